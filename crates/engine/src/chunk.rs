@@ -1,0 +1,311 @@
+//! Automerge chunks: what can be known of them without materialising a document.
+//!
+//! Source: Automerge binary format, "chunks": magic, 4 bytes of checksum, type, length, contents. The checksum
+//! is the beginning of the SHA-256 over type, length and contents; of a deflated change (type 2) over its
+//! inflated contents, as if it were of type 1. That SHA-256 is also the hash of a change.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use flate2::read::DeflateDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    ids::ChangeHash,
+    leb128::{self, Malformed, Reader},
+    limits::{CHANGE_BYTES_MAX, HASHES_MAX, INFLATED_BYTES_MAX},
+};
+
+const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
+const TYPE_DOCUMENT: u8 = 0;
+const TYPE_CHANGE: u8 = 1;
+const TYPE_DEFLATED_CHANGE: u8 = 2;
+const TYPE_BUNDLE: u8 = 3;
+
+/// Longest actor id, in bytes (clients use 16).
+const ACTOR_BYTES_MAX: usize = 256;
+
+/// Why bytes are not chunks that we take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChunkError {
+    /// Not a chunk at all, or cut off.
+    #[error("malformed chunk")]
+    Malformed,
+    /// The checksum does not belong to the contents.
+    #[error("a chunk's checksum is wrong")]
+    Checksum,
+    /// A change is longer than we take, perhaps only once inflated.
+    #[error("a change is too long")]
+    TooLong,
+}
+
+impl From<Malformed> for ChunkError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// A change whose checksum holds, and the part of it that the graph needs. Its operations have not been
+/// looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChangeChunk {
+    pub(crate) hash: ChangeHash,
+    pub(crate) deps: Vec<ChangeHash>,
+    pub(crate) actor: Box<[u8]>,
+    /// From 1.
+    pub(crate) seq: u64,
+    /// The chunk as it travels, header included.
+    pub(crate) bytes: Bytes,
+}
+
+/// One checked chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Chunk {
+    Change(ChangeChunk),
+    /// A whole document: its heads as its header states them, ascending. Its contents have not been looked at.
+    Document {
+        heads: Vec<ChangeHash>,
+        bytes: Bytes,
+    },
+    /// Several changes packed together; only the worker can take them apart.
+    Bundle {
+        bytes: Bytes,
+    },
+}
+
+/// Takes `bytes`, which hold whole chunks and nothing else, apart.
+///
+/// # Errors
+/// [`ChunkError`] at the first chunk that is not sound.
+pub(crate) fn parse_all(bytes: &Bytes) -> Result<Vec<Chunk>, ChunkError> {
+    let mut reader = Reader::new(bytes);
+    let mut chunks = Vec::new();
+    let mut inflated_left = INFLATED_BYTES_MAX;
+    while !reader.is_empty() {
+        chunks.push(parse_one(bytes, &mut reader, &mut inflated_left)?);
+    }
+    Ok(chunks)
+}
+
+fn parse_one(
+    all: &Bytes,
+    reader: &mut Reader<'_>,
+    inflated_left: &mut usize,
+) -> Result<Chunk, ChunkError> {
+    let start = all.len() - reader.remaining();
+    if reader.array()? != MAGIC {
+        return Err(ChunkError::Malformed);
+    }
+    let checksum = reader.array()?;
+    let kind = reader.byte()?;
+    let contents = reader.prefixed()?;
+    let end = all.len() - reader.remaining();
+    let bytes = all.slice(start..end);
+    match kind {
+        TYPE_CHANGE => {
+            let hash = checked_hash(TYPE_CHANGE, contents, checksum)?;
+            change(hash, contents, bytes)
+        }
+        TYPE_DEFLATED_CHANGE => {
+            let inflated = inflate(contents, *inflated_left)?;
+            *inflated_left -= inflated.len();
+            let hash = checked_hash(TYPE_CHANGE, &inflated, checksum)?;
+            change(hash, &inflated, bytes)
+        }
+        TYPE_DOCUMENT => {
+            checked_hash(kind, contents, checksum)?;
+            Ok(Chunk::Document {
+                heads: document_heads(contents)?,
+                bytes,
+            })
+        }
+        TYPE_BUNDLE => {
+            checked_hash(kind, contents, checksum)?;
+            Ok(Chunk::Bundle { bytes })
+        }
+        _ => Err(ChunkError::Malformed),
+    }
+}
+
+/// The hash of a chunk with these contents, if its beginning is `checksum`.
+fn checked_hash(kind: u8, contents: &[u8], checksum: [u8; 4]) -> Result<ChangeHash, ChunkError> {
+    let mut head = Vec::with_capacity(11);
+    head.push(kind);
+    leb128::write(&mut head, contents.len() as u64);
+    let hash: [u8; 32] = Sha256::new()
+        .chain_update(&head)
+        .chain_update(contents)
+        .finalize()
+        .into();
+    if hash.starts_with(&checksum) {
+        Ok(ChangeHash::from_bytes(hash))
+    } else {
+        Err(ChunkError::Checksum)
+    }
+}
+
+fn inflate(deflated: &[u8], left: usize) -> Result<Vec<u8>, ChunkError> {
+    let bound = CHANGE_BYTES_MAX.min(left);
+    let mut inflated = Vec::new();
+    // one byte past the bound tells "too long" from "just fits"
+    DeflateDecoder::new(deflated)
+        .take(bound as u64 + 1)
+        .read_to_end(&mut inflated)
+        .map_err(|_| ChunkError::Malformed)?;
+    if inflated.len() > bound {
+        Err(ChunkError::TooLong)
+    } else {
+        Ok(inflated)
+    }
+}
+
+/// Source: Automerge binary format, "change chunks": dependencies, actor, sequence number, first operation,
+/// time, message, other actors, columns.
+fn change(hash: ChangeHash, contents: &[u8], bytes: Bytes) -> Result<Chunk, ChunkError> {
+    if contents.len() > CHANGE_BYTES_MAX {
+        return Err(ChunkError::TooLong);
+    }
+    let mut reader = Reader::new(contents);
+    let deps = hashes(&mut reader)?;
+    let actor = reader.prefixed()?;
+    if actor.len() > ACTOR_BYTES_MAX {
+        return Err(ChunkError::Malformed);
+    }
+    let seq = reader.number()?;
+    let first_operation = reader.number()?;
+    if seq == 0 || first_operation == 0 {
+        return Err(ChunkError::Malformed);
+    }
+    reader.skip_signed()?;
+    std::str::from_utf8(reader.prefixed()?).map_err(|_| ChunkError::Malformed)?;
+    for _ in 0..reader.count(1)? {
+        reader.prefixed()?;
+    }
+    Ok(Chunk::Change(ChangeChunk {
+        hash,
+        deps,
+        actor: actor.into(),
+        seq,
+        bytes,
+    }))
+}
+
+/// Source: Automerge binary format, "document chunks": actors, then heads.
+fn document_heads(contents: &[u8]) -> Result<Vec<ChangeHash>, ChunkError> {
+    let mut reader = Reader::new(contents);
+    for _ in 0..reader.count(1)? {
+        reader.prefixed()?;
+    }
+    let mut heads = hashes(&mut reader)?;
+    heads.sort_unstable();
+    heads.dedup();
+    Ok(heads)
+}
+
+fn hashes(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, ChunkError> {
+    let count = reader.count(ChangeHash::BYTES)?;
+    if count > HASHES_MAX {
+        return Err(ChunkError::Malformed);
+    }
+    let mut hashes = Vec::with_capacity(count);
+    for _ in 0..count {
+        hashes.push(ChangeHash::from_bytes(reader.array()?));
+    }
+    Ok(hashes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use automerge::{ActorId, Automerge, ROOT, transaction::Transactable};
+
+    use super::*;
+
+    fn document(edits: usize, value_bytes: usize) -> Automerge {
+        let mut doc = Automerge::new().with_actor(ActorId::from(b"actor one".as_slice()));
+        for n in 0..edits {
+            let mut tx = doc.transaction();
+            tx.put(ROOT, "key", "x".repeat(value_bytes) + &n.to_string())
+                .unwrap();
+            tx.commit();
+        }
+        doc
+    }
+
+    fn theirs(hash: ChangeHash) -> automerge::ChangeHash {
+        automerge::ChangeHash(*hash.as_bytes())
+    }
+
+    #[test]
+    fn a_change_is_read_as_automerge_reads_it() {
+        // the second document's changes are long enough for Automerge to deflate them
+        for value_bytes in [3, 4_000] {
+            let doc = document(3, value_bytes);
+            let changes = doc.get_changes(&[]);
+            let joined: Vec<u8> = changes
+                .iter()
+                .flat_map(|c| c.clone().bytes().to_vec())
+                .collect();
+            let chunks = parse_all(&joined.into()).unwrap();
+            assert_eq!(chunks.len(), 3);
+            for (chunk, change) in chunks.iter().zip(&changes) {
+                let Chunk::Change(chunk) = chunk else {
+                    panic!("a change")
+                };
+                assert_eq!(theirs(chunk.hash), change.hash());
+                let deps: Vec<_> = chunk.deps.iter().map(|dep| theirs(*dep)).collect();
+                assert_eq!(deps, change.deps());
+                assert_eq!(&*chunk.actor, change.actor_id().to_bytes());
+                assert_eq!(chunk.seq, change.seq());
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_chunk_tells_its_heads() {
+        let doc = document(30, 3);
+        let [Chunk::Document { heads, .. }] = &*parse_all(&doc.save().into()).unwrap() else {
+            panic!("one document chunk")
+        };
+        assert_eq!(
+            heads.iter().map(|head| theirs(*head)).collect::<Vec<_>>(),
+            doc.get_heads()
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        for whole in [
+            document(2, 4).save(),
+            document(1, 4).get_changes(&[])[0].raw_bytes().to_vec(),
+        ] {
+            for at in 0..whole.len() {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 0x10;
+                assert!(parse_all(&bytes.into()).is_err(), "byte {at}");
+            }
+            for end in 1..whole.len() {
+                assert!(
+                    parse_all(&whole[..end].to_vec().into()).is_err(),
+                    "cut at {end}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_deflate_bomb_is_stopped_while_it_inflates() {
+        let mut deflater =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+        for _ in 0..256 {
+            deflater.write_all(&[0; 1 << 20]).unwrap();
+        }
+        let packed = deflater.finish().unwrap();
+        let mut bomb = MAGIC.to_vec();
+        bomb.extend([1, 2, 3, 4, TYPE_DEFLATED_CHANGE]);
+        leb128::write(&mut bomb, packed.len() as u64);
+        bomb.extend(packed);
+        assert_eq!(parse_all(&bomb.into()), Err(ChunkError::TooLong));
+    }
+}

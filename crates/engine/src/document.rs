@@ -1,0 +1,312 @@
+//! One document of the group: how much of it is in memory, who its peers are, what is under way.
+//!
+//! ```text
+//!             first message                    more than heads is needed
+//!   New ───────────────────> Loading ──> Cold ───────────────────────────> Loading ──> Hot
+//!                               │ ╲                                                     │
+//!                               │  ╲ nothing stored: Hot, and empty                     │ idle, all in step
+//!                               │                                                       v
+//!                               └────> Pushed ── the worker's index ──> Cold <──────────┘
+//! ```
+//!
+//! While a document cannot handle a message, the message waits in its queue. What arrives is handled in
+//! [`receive`], what is sent is made in [`respond`], what the disk says is in [`durable`], what the worker does
+//! is in [`jobs`].
+
+mod durable;
+mod jobs;
+mod receive;
+mod respond;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::{
+    effect::Refusal,
+    ephemeral::EphemeralCounts,
+    graph::{Graph, Heads, Node},
+    ids::{ConnectionId, DocumentId, Ticket},
+    intake::Orphans,
+    limits::QUEUED_BYTES_MAX,
+    outlet::{Outlet, Wish},
+    storage::{DocumentMeta, ReadWhat, StoredChunk},
+    subscription::{Request, Subscription, Synced},
+    tail::Tail,
+    wire::{Ephemeral, SyncKind},
+};
+use durable::Append;
+pub(crate) use durable::News;
+use jobs::RunningJob;
+
+pub(crate) struct Document {
+    id: DocumentId,
+    /// The id as it stands in frames.
+    name: Box<str>,
+    /// The document as it is on disk.
+    meta: DocumentMeta,
+    /// `meta.heads`, shared with those who were told.
+    heads: Heads,
+    state: State,
+    peers: BTreeMap<ConnectionId, Subscription>,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+    /// Appends on their way to the disk, oldest first.
+    appends: VecDeque<Append>,
+    unstored_bytes: usize,
+    /// The number of the next chunk, counting those on their way to the disk.
+    next_chunk: u64,
+    /// A read of everything, and who waits for it.
+    whole: Option<(Ticket, Vec<ConnectionId>)>,
+    /// Reads of some chunks, who waits for each, and for which nodes.
+    parts: Vec<(Ticket, ConnectionId, Vec<Node>)>,
+    /// All chunks, for as long as the messages are handled for which they were read.
+    at_hand: Option<Vec<StoredChunk>>,
+    job: Option<RunningJob>,
+    ephemeral: EphemeralCounts,
+    used_at_ms: u64,
+}
+
+enum State {
+    /// Nothing is known.
+    New,
+    /// Being read.
+    Loading(Ticket),
+    /// Heads and sizes are known, nothing else is in memory.
+    Cold,
+    /// A pushed chunk is all there is; its changes are not known.
+    Pushed,
+    /// The graph is in memory.
+    Hot(Box<Hot>),
+}
+
+#[derive(Default)]
+struct Hot {
+    graph: Graph,
+    tail: Tail,
+    orphans: Orphans,
+}
+
+/// A message that waits for the document.
+struct Queued {
+    connection: ConnectionId,
+    kind: SyncKind,
+    data: Bytes,
+}
+
+/// What became of a message.
+enum Step {
+    Done,
+    /// The document cannot handle it yet.
+    Wait,
+}
+
+impl Document {
+    pub(crate) fn new(id: DocumentId) -> Self {
+        Self {
+            id,
+            name: id.to_string().into(),
+            meta: DocumentMeta::default(),
+            heads: Heads::default(),
+            state: State::New,
+            peers: BTreeMap::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            appends: VecDeque::new(),
+            unstored_bytes: 0,
+            next_chunk: 0,
+            whole: None,
+            parts: vec![],
+            at_hand: None,
+            job: None,
+            ephemeral: EphemeralCounts::default(),
+            used_at_ms: 0,
+        }
+    }
+
+    /// Handles a `sync` or `request` of a peer, or keeps it until it can be handled.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that closes the connection; nothing of the message was taken.
+    pub(crate) fn sync(
+        &mut self,
+        connection: ConnectionId,
+        kind: SyncKind,
+        data: Bytes,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), Refusal> {
+        self.used_at_ms = outlet.now_ms;
+        self.peers.entry(connection).or_default();
+        let message = Queued {
+            connection,
+            kind,
+            data,
+        };
+        if !self.queue.is_empty() {
+            return self.enqueue(message);
+        }
+        match self.handle(&message, outlet)? {
+            Step::Done => Ok(()),
+            Step::Wait => self.enqueue(message),
+        }
+    }
+
+    /// Relays an ephemeral message to the other peers of the document, if its sender is one, and it is new.
+    pub(crate) fn relay(
+        &mut self,
+        connection: ConnectionId,
+        message: &Ephemeral<'_>,
+        outlet: &mut Outlet<'_>,
+    ) {
+        self.used_at_ms = outlet.now_ms;
+        let is_peer = self.peers.contains_key(&connection);
+        if is_peer
+            && self
+                .ephemeral
+                .is_new(message.sender, message.session, message.count)
+        {
+            for other in self.peers.keys().filter(|other| **other != connection) {
+                outlet.send_ephemeral(*other, &self.name, message);
+            }
+        }
+    }
+
+    /// A peer says that it does not have the document after all.
+    pub(crate) fn not_there(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.their_heads = Some(Heads::default());
+            self.settle_requests(outlet);
+        }
+    }
+
+    /// A peer is gone.
+    pub(crate) fn leave(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        self.peers.remove(&connection);
+        self.queue.retain(|message| {
+            let stays = message.connection != connection;
+            self.queued_bytes -= if stays { 0 } else { message.data.len() };
+            stays
+        });
+        if let Some((_, readers)) = &mut self.whole {
+            readers.retain(|reader| *reader != connection);
+        }
+        self.settle_requests(outlet);
+    }
+
+    /// A peer starts to watch our storage.
+    pub(crate) fn tell_stored_heads(&self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        if !self.heads.is_empty() {
+            outlet.send_stored_heads(connection, &self.name, &self.heads);
+        }
+    }
+
+    /// Whether nothing would be lost by forgetting that the document was ever looked at.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        let nothing_in_memory = match &self.state {
+            State::New | State::Cold | State::Pushed => true,
+            State::Loading(_) => false,
+            State::Hot(hot) => hot.graph.len() == 0 && hot.orphans.is_empty(),
+        };
+        self.peers.is_empty() && nothing_in_memory && self.is_quiet()
+    }
+
+    /// Whether nothing is under way.
+    fn is_quiet(&self) -> bool {
+        self.appends.is_empty()
+            && self.job.is_none()
+            && self.queue.is_empty()
+            && self.whole.is_none()
+            && self.parts.is_empty()
+    }
+
+    /// When it was last used, Unix time in milliseconds.
+    pub(crate) fn used_at_ms(&self) -> u64 {
+        self.used_at_ms
+    }
+
+    /// Memory in bytes that [`Self::cool`] would give back, about.
+    pub(crate) fn cost_bytes(&self) -> usize {
+        match &self.state {
+            State::Hot(hot) => hot.graph.cost_bytes() + hot.tail.cost_bytes() + hot.orphans.bytes(),
+            State::New | State::Loading(_) | State::Cold | State::Pushed => 0,
+        }
+    }
+
+    /// Lets go of the graph, if everybody is in step; it is read again when it is needed.
+    pub(crate) fn cool(&mut self) -> bool {
+        let State::Hot(hot) = &self.state else {
+            return false;
+        };
+        let durable = hot.graph.durable();
+        let in_step = self.peers.values().all(|peer| peer.is_in_step(durable));
+        if durable == 0 || !in_step || !self.is_quiet() {
+            return false;
+        }
+        for peer in self.peers.values_mut() {
+            peer.synced = Synced::Everything;
+        }
+        self.state = State::Cold;
+        true
+    }
+
+    fn enqueue(&mut self, message: Queued) -> Result<(), Refusal> {
+        if self.queued_bytes + message.data.len() > QUEUED_BYTES_MAX {
+            return Err(Refusal::TooMuchQueued);
+        }
+        self.queued_bytes += message.data.len();
+        self.queue.push_back(message);
+        Ok(())
+    }
+
+    /// Handles what has waited, until something has to wait again.
+    fn work_off(&mut self, outlet: &mut Outlet<'_>) {
+        while let Some(message) = self.queue.pop_front() {
+            match self.handle(&message, outlet) {
+                Ok(Step::Wait) => {
+                    self.queue.push_front(message);
+                    return;
+                }
+                Ok(Step::Done) => self.queued_bytes -= message.data.len(),
+                Err(refusal) => {
+                    self.queued_bytes -= message.data.len();
+                    outlet
+                        .wishes
+                        .push(Wish::Refuse(message.connection, refusal));
+                }
+            }
+        }
+    }
+
+    fn load(&mut self, what: ReadWhat, outlet: &mut Outlet<'_>) -> Ticket {
+        let ticket = outlet.read(self.id, what);
+        self.state = State::Loading(ticket);
+        ticket
+    }
+
+    /// Whether there is any change of the document, on disk or on its way.
+    fn exists(&self) -> bool {
+        match &self.state {
+            State::Hot(hot) => hot.graph.len() > 0,
+            State::Cold | State::Pushed => true,
+            State::New | State::Loading(_) => false,
+        }
+    }
+
+    /// Answers those who asked for a document that does not exist, unless a peer that has announced it may still
+    /// send it.
+    pub(crate) fn settle_requests(&mut self, outlet: &mut Outlet<'_>) {
+        let unresolved = matches!(self.state, State::New | State::Loading(_));
+        if unresolved || self.exists() {
+            return;
+        }
+        let announced = self.peers.values().any(Subscription::has_announced);
+        for (connection, peer) in &mut self.peers {
+            if let Request::Waiting { until_ms } = peer.request
+                && (!announced || until_ms <= outlet.now_ms)
+            {
+                peer.request = Request::Told;
+                outlet.send_unavailable(*connection, &self.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What the disk says to a document: what was read, what was written, what could not be.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Document, Hot, State};
+use crate::{
+    chunk::{self, ChangeChunk, Chunk},
+    effect::Refusal,
+    graph::{Graph, Heads, Linked, Node, Place},
+    ids::{ChangeHash, ConnectionId, Ticket},
+    intake::{Orphans, Taken},
+    limits::RECENT_BYTES_MAX,
+    outlet::{Outlet, Wish},
+    storage::{Answer, ChunkKind, DocumentMeta, Fault, Orphan, StoredChunk, WriteAction},
+    subscription::Synced,
+};
+
+/// Changes on their way to the disk.
+pub(super) struct Append {
+    ticket: Ticket,
+    /// Who sent them.
+    writer: ConnectionId,
+    nodes: Range<Node>,
+    /// Heads once they are there.
+    heads: Vec<ChangeHash>,
+    bytes: usize,
+    orphans: Vec<ChangeHash>,
+    adopted: Vec<ChangeChunk>,
+    kind: AppendKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AppendKind {
+    Changes,
+    Pushed,
+}
+
+impl Append {
+    pub(super) fn is_pushed(&self) -> bool {
+        self.kind == AppendKind::Pushed
+    }
+}
+
+/// Whether the document has something new to tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    None,
+    Durable,
+}
+
+impl Document {
+    /// Takes the store's answer to one of the document's questions or writes.
+    pub(crate) fn answered(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<Answer, Fault>,
+        outlet: &mut Outlet<'_>,
+    ) -> News {
+        if matches!(self.state, State::Loading(loading) if loading == ticket) {
+            self.loaded(answer, outlet);
+            return News::None;
+        }
+        if self
+            .whole
+            .as_ref()
+            .is_some_and(|(whole, _)| *whole == ticket)
+        {
+            self.whole_read(answer, outlet);
+            return News::None;
+        }
+        if let Some(at) = self.parts.iter().position(|(part, _, _)| *part == ticket) {
+            let (_, connection, nodes) = self.parts.swap_remove(at);
+            self.part_read(connection, &nodes, answer, outlet);
+            return News::None;
+        }
+        if let Some(at) = self
+            .appends
+            .iter()
+            .position(|append| append.ticket == ticket)
+        {
+            return match answer {
+                Ok(_) => self.stored(outlet),
+                Err(_) => self.not_stored(at, outlet),
+            };
+        }
+        self.job_answered(ticket, answer, outlet)
+    }
+
+    fn loaded(&mut self, answer: Result<Answer, Fault>, outlet: &mut Outlet<'_>) {
+        match answer {
+            Ok(Answer::Meta(meta)) => self.adopt(meta),
+            Ok(Answer::Graph {
+                meta,
+                index,
+                tail,
+                orphans,
+            }) => {
+                self.adopt(meta);
+                self.build(index.as_ref(), &tail, &orphans);
+            }
+            Ok(Answer::Chunks { meta, chunks }) => {
+                self.adopt(meta);
+                self.at_hand = Some(chunks);
+            }
+            Ok(Answer::Stored | Answer::Documents(_)) | Err(_) => {
+                self.state = State::New;
+                self.refuse_waiting(outlet);
+            }
+        }
+        self.work_off(outlet);
+        self.at_hand = None;
+        for connection in self.announced_to() {
+            self.respond(connection, vec![], outlet);
+        }
+        self.consider_job(outlet);
+    }
+
+    /// The document as the disk has it.
+    fn adopt(&mut self, meta: Option<DocumentMeta>) {
+        self.state = match &meta {
+            None => State::Hot(Box::default()),
+            Some(meta) if meta.has_pushed => State::Pushed,
+            // only orphans: there are no changes to be in step with
+            Some(meta) if meta.heads.is_empty() && !meta.has_orphans => State::Hot(Box::default()),
+            Some(_) => State::Cold,
+        };
+        self.meta = meta.unwrap_or_default();
+        self.heads = self.meta.heads.as_slice().into();
+        self.next_chunk = self.meta.next_chunk;
+    }
+
+    /// Builds the graph. What was stored was checked when it came; should a chunk be damaged all the same, the
+    /// document is served as far as it can be read, and left out of compaction.
+    fn build(&mut self, index: Option<&Bytes>, tail: &[StoredChunk], orphans: &[Orphan]) {
+        let mut hot = Hot {
+            orphans: Orphans::from_stored(orphans),
+            ..Hot::default()
+        };
+        let mut sound = true;
+        if let Some(index) = index {
+            match Graph::from_index(index) {
+                Ok(graph) => hot.graph = graph,
+                Err(_) => sound = false,
+            }
+        }
+        for chunk in tail {
+            sound &= hot.link_stored(chunk);
+        }
+        hot.graph.set_durable(hot.graph.len());
+        hot.tail.trim(RECENT_BYTES_MAX);
+        sound &= **hot.graph.durable_heads() == *self.meta.heads;
+        if !sound && self.meta.quarantine.is_none() {
+            self.meta.quarantine = Some("its stored changes do not fit together".into());
+        }
+        self.heads = Arc::clone(hot.graph.durable_heads());
+        let durable = hot.graph.durable();
+        for peer in self.peers.values_mut() {
+            if peer.synced == Synced::Everything {
+                peer.set_synced(durable);
+            }
+        }
+        self.state = State::Hot(Box::new(hot));
+    }
+
+    fn whole_read(&mut self, answer: Result<Answer, Fault>, outlet: &mut Outlet<'_>) {
+        let Some((_, readers)) = self.whole.take() else {
+            return;
+        };
+        let Ok(Answer::Chunks {
+            meta: Some(meta),
+            chunks,
+        }) = answer
+        else {
+            readers
+                .into_iter()
+                .for_each(|reader| refuse(reader, outlet));
+            return;
+        };
+        let heads = Heads::from(meta.heads);
+        for reader in readers {
+            self.serve_everything(reader, &heads, &chunks, outlet);
+        }
+    }
+
+    fn part_read(
+        &mut self,
+        connection: ConnectionId,
+        nodes: &[Node],
+        answer: Result<Answer, Fault>,
+        outlet: &mut Outlet<'_>,
+    ) {
+        match answer {
+            Ok(Answer::Chunks { chunks, .. }) => {
+                self.serve_parts(connection, nodes, &chunks, outlet);
+            }
+            _ => refuse(connection, outlet),
+        }
+    }
+
+    /// Whoever waits for what cannot be read is sent away, to come back later.
+    fn refuse_waiting(&mut self, outlet: &mut Outlet<'_>) {
+        self.queued_bytes = 0;
+        for message in std::mem::take(&mut self.queue) {
+            refuse(message.connection, outlet);
+        }
+    }
+
+    /// Sends new changes to the disk.
+    pub(super) fn append(&mut self, writer: ConnectionId, taken: Taken, outlet: &mut Outlet<'_>) {
+        let State::Hot(hot) = &mut self.state else {
+            return;
+        };
+        let Taken {
+            nodes,
+            chunk,
+            orphans,
+            adopted,
+        } = taken;
+        let bytes = chunk.len();
+        let mut stored = None;
+        if !nodes.is_empty() {
+            let number = self.next_chunk;
+            self.next_chunk += 1;
+            hot.tail.push(number, nodes.clone(), chunk.clone());
+            stored = Some(StoredChunk {
+                number,
+                kind: ChunkKind::Tail,
+                bytes: chunk,
+            });
+            // an adopted orphan may be another peer's
+            if let Some(peer) = self.peers.get_mut(&writer).filter(|_| adopted.is_empty()) {
+                peer.from_peer.push(nodes.clone());
+            }
+        }
+        let heads = hot.graph.heads();
+        let orphan_hashes = orphans.iter().map(|orphan| orphan.hash).collect();
+        let action = WriteAction::Append {
+            chunk: stored,
+            heads: heads.clone(),
+            changes: nodes.len() as u64,
+            orphans,
+            adopted: adopted.iter().map(|change| change.hash).collect(),
+        };
+        let ticket = outlet.write(self.id, action);
+        let (orphans, kind) = (orphan_hashes, AppendKind::Changes);
+        self.unstored_bytes += bytes;
+        self.appends.push_back(Append {
+            ticket,
+            writer,
+            nodes,
+            heads,
+            bytes,
+            orphans,
+            adopted,
+            kind,
+        });
+    }
+
+    /// Sends a whole-document chunk to the disk as it came; the worker will find out what is in it.
+    pub(super) fn store_pushed(
+        &mut self,
+        writer: ConnectionId,
+        heads: Vec<ChangeHash>,
+        bytes: Bytes,
+        outlet: &mut Outlet<'_>,
+    ) {
+        if heads.is_empty() {
+            return;
+        }
+        let number = self.next_chunk;
+        self.next_chunk += 1;
+        let length = bytes.len();
+        let action = WriteAction::Append {
+            chunk: Some(StoredChunk {
+                number,
+                kind: ChunkKind::Pushed,
+                bytes,
+            }),
+            heads: heads.clone(),
+            changes: 0,
+            orphans: vec![],
+            adopted: vec![],
+        };
+        let ticket = outlet.write(self.id, action);
+        self.unstored_bytes += length;
+        self.appends.push_back(Append {
+            ticket,
+            writer,
+            nodes: 0..0,
+            heads,
+            bytes: length,
+            orphans: vec![],
+            adopted: vec![],
+            kind: AppendKind::Pushed,
+        });
+    }
+
+    /// The oldest append is on disk.
+    fn stored(&mut self, outlet: &mut Outlet<'_>) -> News {
+        let Some(append) = self.appends.pop_front() else {
+            return News::None;
+        };
+        self.unstored_bytes -= append.bytes;
+        let created = self.heads.is_empty() && !append.heads.is_empty();
+        let meta = &mut self.meta;
+        if append.bytes > 0 {
+            meta.next_chunk += 1;
+        }
+        meta.heads = append.heads;
+        match (append.kind, &mut self.state) {
+            (AppendKind::Pushed, _) => {
+                meta.has_pushed = true;
+                self.heads = meta.heads.as_slice().into();
+                self.state = State::Pushed;
+                if let Some(peer) = self.peers.get_mut(&append.writer) {
+                    peer.synced = Synced::Everything;
+                }
+            }
+            (AppendKind::Changes, State::Hot(hot)) => {
+                meta.changes += append.nodes.len() as u64;
+                meta.tail_bytes += append.bytes as u64;
+                meta.has_orphans = !hot.orphans.is_empty();
+                if append.nodes.end > hot.graph.durable() {
+                    hot.graph.set_durable(append.nodes.end);
+                }
+                self.heads = Arc::clone(hot.graph.durable_heads());
+            }
+            (AppendKind::Changes, _) => {}
+        }
+        if created {
+            outlet.wishes.push(Wish::Created);
+        }
+        News::Durable
+    }
+
+    /// An append could not be stored, and with it those behind it that build on it: the document is again what is
+    /// on disk. Their writers will be asked to send them once more.
+    fn not_stored(&mut self, at: usize, outlet: &mut Outlet<'_>) -> News {
+        let void = self.appends.split_off(at);
+        self.next_chunk = self.meta.next_chunk;
+        for append in &self.appends {
+            self.next_chunk += u64::from(append.bytes > 0);
+        }
+        for append in void.into_iter().rev() {
+            self.unstored_bytes -= append.bytes;
+            if let Some(writer) = self.peers.get_mut(&append.writer) {
+                writer.must_resend = true;
+            }
+            if let State::Hot(hot) = &mut self.state {
+                if !append.nodes.is_empty() {
+                    hot.graph.truncate(append.nodes.start);
+                    hot.tail.truncate(append.nodes.start);
+                }
+                hot.orphans.undo(&append.orphans, append.adopted);
+                let length = hot.graph.len();
+                self.peers
+                    .values_mut()
+                    .for_each(|peer| peer.truncate(length));
+            }
+        }
+        outlet.wishes.push(Wish::Retry);
+        self.advance_job(outlet);
+        self.work_off(outlet);
+        News::None
+    }
+}
+
+impl Hot {
+    /// Takes a stored tail chunk into the graph; whether all of it could be.
+    fn link_stored(&mut self, chunk: &StoredChunk) -> bool {
+        let first = self.graph.len();
+        let Ok(changes) = chunk::parse_all(&chunk.bytes) else {
+            return false;
+        };
+        let mut start = 0u32;
+        let mut sound = true;
+        for change in changes {
+            let Chunk::Change(change) = change else {
+                return false;
+            };
+            let length = u32::try_from(change.bytes.len()).unwrap_or(u32::MAX);
+            let linked = self.graph.link(&change, Place::Tail { start, length });
+            sound &= matches!(linked, Ok(Linked::New(_)));
+            start = start.saturating_add(length);
+        }
+        self.tail
+            .push(chunk.number, first..self.graph.len(), chunk.bytes.clone());
+        sound
+    }
+}
+
+fn refuse(connection: ConnectionId, outlet: &mut Outlet<'_>) {
+    outlet
+        .wishes
+        .push(Wish::Refuse(connection, Refusal::StorageUnavailable));
+}

@@ -1,0 +1,472 @@
+//! What the worker process does for a document: the index of a pushed chunk, compaction, and the absorption of a
+//! whole-document chunk that was pushed onto a document that exists.
+//!
+//! Each job is the same way: read all chunks, let the worker work, put the snapshot that comes back in their place
+//! in one transaction. Until then the document is as it was; a job that fails, fails alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Document, Hot, State, durable::News};
+use crate::{
+    effect::{Job, JobKind, Refusal, Urgency, WorkOutcome},
+    graph::Heads,
+    ids::{ChangeHash, ConnectionId, Ticket},
+    intake,
+    outlet::{Outlet, Wish},
+    storage::{Answer, ChunkKind, Fault, ReadWhat, StoredChunk, WriteAction},
+};
+
+/// How long the index of a pushed chunk may wait for a quiet moment, in milliseconds, while nobody asks for it.
+const INDEX_DELAY_MS: u64 = 200;
+
+/// A tail this many times over the threshold is compacted without waiting for a quiet moment.
+const OVERDUE: u64 = 8;
+
+pub(super) struct RunningJob {
+    purpose: Purpose,
+    stage: Stage,
+    /// The chunks that the result will replace end here; and what they are.
+    covers_through: u64,
+    covered_tail_bytes: u64,
+    heads: Vec<ChangeHash>,
+    changes: u64,
+    chunks: Bytes,
+}
+
+enum Purpose {
+    Index,
+    Compact,
+    /// A document chunk, or a bundle, that `pusher` sent.
+    Absorb {
+        pusher: ConnectionId,
+        pushed: Bytes,
+    },
+}
+
+enum Stage {
+    /// Waits until the engine starts it, and what is on its way to the disk has arrived.
+    Queued,
+    Reading(Ticket),
+    Working(Ticket),
+    /// Done, but what is on its way to the disk must arrive first.
+    Draining(Box<Snapshot>),
+    Replacing(Ticket, u64),
+    Dropping(Ticket),
+    Quarantining(Ticket, String),
+}
+
+/// What the worker made.
+struct Snapshot {
+    bytes: Bytes,
+    heads: Vec<ChangeHash>,
+    changes: u64,
+    index: Bytes,
+}
+
+impl RunningJob {
+    fn new(purpose: Purpose) -> Self {
+        Self {
+            purpose,
+            stage: Stage::Queued,
+            covers_through: 0,
+            covered_tail_bytes: 0,
+            heads: vec![],
+            changes: 0,
+            chunks: Bytes::new(),
+        }
+    }
+
+    /// Whether messages must wait for it.
+    pub(super) fn is_exclusive(&self) -> bool {
+        matches!(self.purpose, Purpose::Absorb { .. })
+            || matches!(self.stage, Stage::Draining(_) | Stage::Replacing(..))
+    }
+
+    fn ticket(&self) -> Option<Ticket> {
+        match &self.stage {
+            Stage::Reading(ticket)
+            | Stage::Working(ticket)
+            | Stage::Replacing(ticket, _)
+            | Stage::Dropping(ticket)
+            | Stage::Quarantining(ticket, _) => Some(*ticket),
+            Stage::Queued | Stage::Draining(_) => None,
+        }
+    }
+}
+
+impl Document {
+    /// Says so, if there is something for the worker to do.
+    pub(super) fn consider_job(&self, outlet: &mut Outlet<'_>) {
+        if self.job.is_some() || self.meta.quarantine.is_some() {
+            return;
+        }
+        let threshold = outlet
+            .settings
+            .compaction
+            .threshold_bytes(self.meta.snapshot_bytes);
+        if matches!(self.state, State::Pushed) {
+            let due_in_ms = if self.queue.is_empty() {
+                INDEX_DELAY_MS
+            } else {
+                0
+            };
+            outlet.wishes.push(Wish::Job { due_in_ms });
+        } else if self.meta.tail_bytes > threshold {
+            let overdue = self.meta.tail_bytes > threshold.saturating_mul(OVERDUE);
+            let due_in_ms = if overdue {
+                0
+            } else {
+                outlet.settings.compaction.quiet_ms
+            };
+            outlet.wishes.push(Wish::Job { due_in_ms });
+        }
+    }
+
+    /// Starts what there is to do.
+    pub(crate) fn start_job(&mut self, outlet: &mut Outlet<'_>) {
+        if self.job.is_none() {
+            let threshold = outlet
+                .settings
+                .compaction
+                .threshold_bytes(self.meta.snapshot_bytes);
+            let purpose = match self.state {
+                _ if self.meta.quarantine.is_some() => None,
+                State::Pushed => Some(Purpose::Index),
+                State::Cold | State::Hot(_) if self.meta.tail_bytes > threshold => {
+                    Some(Purpose::Compact)
+                }
+                State::New | State::Loading(_) | State::Cold | State::Hot(_) => None,
+            };
+            let Some(purpose) = purpose else {
+                outlet.wishes.push(Wish::JobOver);
+                return;
+            };
+            self.job = Some(RunningJob::new(purpose));
+        }
+        self.advance_job(outlet);
+    }
+
+    /// A whole-document chunk, or a bundle, came for a document that exists: the worker will put both together.
+    pub(super) fn absorb(&mut self, pusher: ConnectionId, pushed: Bytes, outlet: &mut Outlet<'_>) {
+        // a compaction under way would be overtaken; what comes of it is ignored
+        self.job = Some(RunningJob::new(Purpose::Absorb { pusher, pushed }));
+        outlet.wishes.push(Wish::Job { due_in_ms: 0 });
+    }
+
+    /// Goes on with a job that waited for the disk.
+    pub(super) fn advance_job(&mut self, outlet: &mut Outlet<'_>) {
+        if !self.appends.is_empty() {
+            return;
+        }
+        let Some(job) = &mut self.job else { return };
+        match std::mem::replace(&mut job.stage, Stage::Queued) {
+            Stage::Queued => {
+                let what = ReadWhat::Chunks {
+                    from: 0,
+                    until: u64::MAX,
+                };
+                job.stage = Stage::Reading(outlet.read(self.id, what));
+            }
+            Stage::Draining(snapshot) => self.replace(*snapshot, outlet),
+            stage @ (Stage::Reading(_)
+            | Stage::Working(_)
+            | Stage::Replacing(..)
+            | Stage::Dropping(_)
+            | Stage::Quarantining(..)) => job.stage = stage,
+        }
+    }
+
+    /// Takes an answer of the store to the running job.
+    pub(super) fn job_answered(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<Answer, Fault>,
+        outlet: &mut Outlet<'_>,
+    ) -> News {
+        let Some(job) = self.job.as_mut().filter(|job| job.ticket() == Some(ticket)) else {
+            return News::None;
+        };
+        match (std::mem::replace(&mut job.stage, Stage::Queued), answer) {
+            (Stage::Reading(_), Ok(Answer::Chunks { meta, chunks })) => {
+                let meta = meta.unwrap_or_default();
+                job.covers_through = chunks.last().map_or(meta.next_chunk, |chunk| chunk.number);
+                job.covered_tail_bytes = meta.tail_bytes;
+                job.heads = meta.heads;
+                job.changes = meta.changes;
+                self.put_to_work(&chunks, outlet);
+                News::None
+            }
+            (Stage::Replacing(_, bytes), Ok(_)) => self.replaced(bytes, outlet),
+            (Stage::Dropping(_), Ok(_)) => {
+                self.dropped(outlet);
+                News::None
+            }
+            (Stage::Quarantining(_, reason), _) => {
+                // kept in memory even if it could not be written: the next start tries again
+                self.meta.quarantine = Some(reason);
+                self.job_over(outlet);
+                News::None
+            }
+            (_, _) => {
+                self.job_failed_to_store(outlet);
+                News::None
+            }
+        }
+    }
+
+    fn put_to_work(&mut self, chunks: &[StoredChunk], outlet: &mut Outlet<'_>) {
+        let urgent = !self.queue.is_empty();
+        let Some(job) = &mut self.job else { return };
+        let mut all: Vec<u8> = Vec::new();
+        chunks
+            .iter()
+            .for_each(|chunk| all.extend_from_slice(&chunk.bytes));
+        let kind = match &job.purpose {
+            Purpose::Index => JobKind::Index,
+            Purpose::Compact => JobKind::Compact,
+            Purpose::Absorb { pushed, .. } => {
+                all.extend_from_slice(pushed);
+                JobKind::Compact
+            }
+        };
+        let absorbing = matches!(job.purpose, Purpose::Absorb { .. });
+        let urgency = if urgent || absorbing {
+            Urgency::Waiting
+        } else {
+            Urgency::Background
+        };
+        job.chunks = all.into();
+        let chunks = job.chunks.clone();
+        job.stage = Stage::Working(outlet.work(Job {
+            document: self.id,
+            kind,
+            chunks,
+            urgency,
+        }));
+    }
+
+    /// Takes what the worker made of the running job.
+    pub(crate) fn worked(&mut self, ticket: Ticket, outcome: WorkOutcome, outlet: &mut Outlet<'_>) {
+        let Some(job) = self.job.as_mut().filter(|job| job.ticket() == Some(ticket)) else {
+            return;
+        };
+        match (outcome, &job.purpose) {
+            (
+                WorkOutcome::Done {
+                    snapshot,
+                    heads,
+                    changes,
+                    index,
+                },
+                purpose,
+            ) => {
+                let same = heads == job.heads && (changes == job.changes || job.changes == 0);
+                let bytes = if matches!(purpose, Purpose::Index) {
+                    job.chunks.clone()
+                } else {
+                    snapshot
+                };
+                let made = Snapshot {
+                    bytes,
+                    heads,
+                    changes,
+                    index,
+                };
+                match purpose {
+                    Purpose::Index if !same => self.drop_pushed(outlet),
+                    Purpose::Compact if !same => {
+                        self.quarantine("compaction would change it".into(), outlet);
+                    }
+                    Purpose::Index | Purpose::Compact | Purpose::Absorb { .. } => {
+                        job.stage = Stage::Draining(Box::new(made));
+                        self.advance_job(outlet);
+                    }
+                }
+            }
+            (WorkOutcome::Invalid { .. }, Purpose::Index) => self.drop_pushed(outlet),
+            (WorkOutcome::Invalid { reason } | WorkOutcome::Indigestible { reason }, purpose) => {
+                match purpose {
+                    Purpose::Index | Purpose::Compact => self.quarantine(reason, outlet),
+                    Purpose::Absorb { pusher, .. } => {
+                        let refusal = Wish::Refuse(*pusher, Refusal::UnloadableDocument);
+                        outlet.wishes.push(refusal);
+                        self.job_over(outlet);
+                    }
+                }
+            }
+        }
+    }
+
+    fn quarantine(&mut self, reason: String, outlet: &mut Outlet<'_>) {
+        let Some(job) = &mut self.job else { return };
+        let action = WriteAction::Quarantine {
+            reason: reason.clone(),
+        };
+        job.stage = Stage::Quarantining(outlet.write(self.id, action), reason);
+    }
+
+    fn drop_pushed(&mut self, outlet: &mut Outlet<'_>) {
+        let Some(job) = &mut self.job else { return };
+        let action = WriteAction::DropPushed {
+            number: job.covers_through,
+        };
+        job.stage = Stage::Dropping(outlet.write(self.id, action));
+    }
+
+    /// Puts the snapshot in the place of what it covers. Nothing is on its way to the disk now, and nothing sets
+    /// out until it is there.
+    fn replace(&mut self, snapshot: Snapshot, outlet: &mut Outlet<'_>) {
+        let Some(job) = &mut self.job else { return };
+        let Snapshot {
+            bytes,
+            heads,
+            changes,
+            index,
+        } = snapshot;
+        let mut after = (self.meta.heads.clone(), self.meta.changes.max(changes));
+        if let Purpose::Absorb { pusher, .. } = &job.purpose {
+            let State::Hot(hot) = &mut self.state else {
+                return;
+            };
+            let first = hot.graph.len();
+            let merged = hot.graph.merge_index(&index).is_ok();
+            if !merged || u64::from(hot.graph.len()) != changes {
+                hot.graph.truncate(first);
+                outlet
+                    .wishes
+                    .push(Wish::Refuse(*pusher, Refusal::UnloadableDocument));
+                return self.job_over(outlet);
+            }
+            if let Some(peer) = self.peers.get_mut(pusher) {
+                peer.from_peer.push(first..hot.graph.len());
+            }
+            after = (heads, changes);
+        }
+        let (heads, changes) = after;
+        let length = bytes.len() as u64;
+        let number = job.covers_through;
+        let action = WriteAction::Replace {
+            snapshot: StoredChunk {
+                number,
+                kind: ChunkKind::Snapshot,
+                bytes,
+            },
+            index,
+            covers_through: number,
+            heads: heads.clone(),
+            changes,
+        };
+        job.heads = heads;
+        job.changes = changes;
+        job.stage = Stage::Replacing(outlet.write(self.id, action), length);
+    }
+
+    /// The snapshot is on disk.
+    fn replaced(&mut self, snapshot_bytes: u64, outlet: &mut Outlet<'_>) -> News {
+        let Some(job) = self.job.take() else {
+            return News::None;
+        };
+        let created = self.heads.is_empty();
+        self.meta.snapshot_bytes = snapshot_bytes;
+        self.meta.tail_bytes -= job.covered_tail_bytes.min(self.meta.tail_bytes);
+        self.meta.changes = job.changes;
+        self.meta.has_pushed = false;
+        self.meta.next_chunk = self.meta.next_chunk.max(job.covers_through + 1);
+        self.next_chunk = self.meta.next_chunk;
+        let mut news = News::None;
+        match (&job.purpose, &mut self.state) {
+            (Purpose::Index, state) => *state = State::Cold,
+            (Purpose::Compact, State::Hot(hot)) => hot.compacted_through(job.covers_through),
+            (Purpose::Compact, _) => {}
+            (Purpose::Absorb { pusher, .. }, State::Hot(hot)) => {
+                hot.graph.set_durable(hot.graph.len());
+                hot.compacted_through(u64::MAX);
+                self.meta.heads = job.heads;
+                self.heads = Arc::clone(hot.graph.durable_heads());
+                news = News::Durable;
+                let pusher = *pusher;
+                self.adopt_orphans(pusher, outlet);
+                if created {
+                    outlet.wishes.push(Wish::Created);
+                }
+            }
+            (Purpose::Absorb { .. }, _) => {}
+        }
+        self.job_over(outlet);
+        news
+    }
+
+    /// Takes in the orphans whose dependencies an absorbed document brought.
+    fn adopt_orphans(&mut self, writer: ConnectionId, outlet: &mut Outlet<'_>) {
+        let State::Hot(hot) = &mut self.state else {
+            return;
+        };
+        if hot.orphans.is_empty() {
+            return;
+        }
+        let waiting = hot.orphans.take_all();
+        // a queue that was within its limits is so again; the bytes are joined anew, as none came with this
+        if let Ok(taken) = intake::readmit(&mut hot.graph, &mut hot.orphans, waiting)
+            && !taken.is_empty()
+        {
+            self.append(writer, taken, outlet);
+        }
+    }
+
+    /// What was pushed was not what it said. It is gone; so are those who sent it, or built on it.
+    fn dropped(&mut self, outlet: &mut Outlet<'_>) {
+        self.meta.has_pushed = false;
+        self.meta.heads = vec![];
+        self.heads = Heads::default();
+        self.next_chunk = 0;
+        self.meta.next_chunk = 0;
+        self.state = State::Hot(Box::default());
+        for connection in self.peers.keys() {
+            outlet
+                .wishes
+                .push(Wish::Refuse(*connection, Refusal::UnloadableDocument));
+        }
+        self.job_over(outlet);
+    }
+
+    fn job_failed_to_store(&mut self, outlet: &mut Outlet<'_>) {
+        if let Some(RunningJob {
+            purpose: Purpose::Absorb { pusher, .. },
+            ..
+        }) = &self.job
+        {
+            if let State::Hot(hot) = &mut self.state {
+                let durable = hot.graph.durable();
+                hot.graph.truncate(durable);
+                self.peers
+                    .values_mut()
+                    .for_each(|peer| peer.truncate(durable));
+            }
+            if let Some(peer) = self.peers.get_mut(pusher) {
+                peer.must_resend = true;
+            }
+        }
+        outlet.wishes.push(Wish::Retry);
+        self.job_over(outlet);
+    }
+
+    fn job_over(&mut self, outlet: &mut Outlet<'_>) {
+        self.job = None;
+        outlet.wishes.push(Wish::JobOver);
+        self.work_off(outlet);
+    }
+}
+
+impl Hot {
+    /// A snapshot has taken the place of the chunks numbered up to and including `number`.
+    fn compacted_through(&mut self, number: u64) {
+        let end = self
+            .tail
+            .first_node_after(number)
+            .unwrap_or_else(|| self.graph.durable());
+        self.graph.set_compacted(0..end);
+        self.tail.drop_through(number);
+    }
+}

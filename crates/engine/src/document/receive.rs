@@ -1,0 +1,225 @@
+//! What a document does with a sync message.
+
+use bytes::Bytes;
+
+use super::{Document, Queued, State, Step};
+use crate::{
+    access::Need,
+    chunk::{self, Chunk},
+    effect::Refusal,
+    graph::Node,
+    ids::ConnectionId,
+    intake::{self, IntakeError},
+    limits::{UNAVAILABLE_WAIT_MS, UNSTORED_BYTES_MAX},
+    message::SyncMessage,
+    outlet::{Outlet, Wish},
+    storage::ReadWhat,
+    subscription::{Request, Subscription, Synced},
+    wire::SyncKind,
+};
+
+impl Document {
+    /// Handles a message, if the document can handle it now.
+    pub(super) fn handle(
+        &mut self,
+        queued: &Queued,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Step, Refusal> {
+        let message = SyncMessage::parse(&queued.data).map_err(|_| Refusal::MalformedSync)?;
+        if self.is_busy() {
+            return Ok(Step::Wait);
+        }
+        match self.state {
+            State::New if message.wants_everything() => {
+                // one question to the disk, not two
+                self.load(
+                    ReadWhat::Chunks {
+                        from: 0,
+                        until: u64::MAX,
+                    },
+                    outlet,
+                );
+                Ok(Step::Wait)
+            }
+            State::New => {
+                self.load(ReadWhat::Meta, outlet);
+                Ok(Step::Wait)
+            }
+            State::Loading(_) => Ok(Step::Wait),
+            State::Cold | State::Pushed => {
+                Ok(self.handle_without_graph(queued.connection, &message, outlet))
+            }
+            State::Hot(_) => {
+                self.handle_with_graph(queued, &message, outlet)?;
+                Ok(Step::Done)
+            }
+        }
+    }
+
+    /// Whether messages must wait although the document is loaded.
+    fn is_busy(&self) -> bool {
+        self.unstored_bytes > UNSTORED_BYTES_MAX
+            || self.appends.iter().any(|append| append.is_pushed())
+            || self.job.as_ref().is_some_and(|job| job.is_exclusive())
+    }
+
+    /// Answers what can be answered from the heads and the stored bytes alone: those who are in step, and those
+    /// who have nothing.
+    fn handle_without_graph(
+        &mut self,
+        connection: ConnectionId,
+        message: &SyncMessage<'_>,
+        outlet: &mut Outlet<'_>,
+    ) -> Step {
+        let in_step = message.changes.is_empty() && message.heads == *self.heads;
+        let quarantined = self.meta.quarantine.is_some();
+        let pushed = matches!(self.state, State::Pushed);
+        let fresh = message.wants_everything() && (!pushed || quarantined);
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return Step::Done;
+        };
+        if in_step {
+            peer.note(message, &self.heads);
+            peer.synced = Synced::Everything;
+            self.respond(connection, vec![], outlet);
+            Step::Done
+        } else if fresh {
+            peer.note(message, &self.heads);
+            self.respond_with_everything(connection, outlet);
+            Step::Done
+        } else if !pushed {
+            self.load(ReadWhat::Graph, outlet);
+            Step::Wait
+        } else if quarantined {
+            // its changes are not known and never will be: whoever has it is left with what they have
+            peer.note(message, &self.heads);
+            Step::Done
+        } else {
+            outlet.wishes.push(Wish::Job { due_in_ms: 0 });
+            Step::Wait
+        }
+    }
+
+    fn handle_with_graph(
+        &mut self,
+        queued: &Queued,
+        message: &SyncMessage<'_>,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), Refusal> {
+        let connection = queued.connection;
+        let may_write = outlet.authorise(connection, Need::Write).is_ok();
+        // what a session that may only read sends is not even looked at
+        if may_write && !message.changes.is_empty() {
+            self.take_changes(connection, &message.changes, outlet)?;
+        }
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.note(message, &self.heads);
+            self.converse(connection, queued.kind, message, outlet);
+        }
+        Ok(())
+    }
+
+    fn take_changes(
+        &mut self,
+        connection: ConnectionId,
+        bytes: &Bytes,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), Refusal> {
+        let chunks = chunk::parse_all(bytes).map_err(|_| Refusal::MalformedChange)?;
+        let mut changes = Vec::with_capacity(chunks.len());
+        let count = chunks.len();
+        for chunk in chunks {
+            match chunk {
+                Chunk::Change(change) => changes.push(change),
+                Chunk::Document { heads, bytes } if count == 1 && self.is_empty() => {
+                    self.store_pushed(connection, heads, bytes, outlet);
+                    return Ok(());
+                }
+                Chunk::Document { .. } | Chunk::Bundle { .. } => {
+                    self.absorb(connection, bytes.clone(), outlet);
+                    return Ok(());
+                }
+            }
+        }
+        let State::Hot(hot) = &mut self.state else {
+            return Ok(());
+        };
+        let taken = intake::take(&mut hot.graph, &mut hot.orphans, changes, bytes);
+        let taken = taken.map_err(|error| match error {
+            IntakeError::Sequence => Refusal::ChangeSequence,
+            IntakeError::TooManyOrphans | IntakeError::Full => Refusal::TooManyOrphans,
+        })?;
+        if !taken.is_empty() {
+            self.append(connection, taken, outlet);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing at all is known of the document, on disk or on its way there.
+    fn is_empty(&self) -> bool {
+        match &self.state {
+            State::Hot(hot) => {
+                hot.graph.len() == 0 && hot.orphans.is_empty() && self.appends.is_empty()
+            }
+            State::New | State::Loading(_) | State::Cold | State::Pushed => false,
+        }
+    }
+
+    /// Works out what the sender of a message lacks, and answers it.
+    fn converse(
+        &mut self,
+        connection: ConnectionId,
+        kind: SyncKind,
+        message: &SyncMessage<'_>,
+        outlet: &mut Outlet<'_>,
+    ) {
+        if !self.exists() && message.heads.is_empty() && kind == SyncKind::Request {
+            return self.request_missing(connection, outlet);
+        }
+        let State::Hot(hot) = &self.state else { return };
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        let durable = hot.graph.durable();
+        let mut lacks: Vec<Node> = vec![];
+        if peer.synced == Synced::Unknown {
+            if message.heads == **hot.graph.durable_heads() {
+                peer.set_synced(durable);
+            } else if message.heads.is_empty() && message.changes.is_empty() {
+                return self.respond_with_everything(connection, outlet);
+            } else if !message.have.is_empty() {
+                match hot.graph.lacking(&message.have) {
+                    Some(nodes) => lacks = nodes,
+                    None => return self.respond_with_reset(connection, outlet),
+                }
+                peer.set_synced(durable);
+            }
+        }
+        lacks.extend(
+            message
+                .need
+                .iter()
+                .filter_map(|hash| hot.graph.find_durable(hash)),
+        );
+        self.respond(connection, lacks, outlet);
+    }
+
+    /// A peer asks for a document that does not exist: it is told so at once, unless another one has announced it.
+    fn request_missing(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        let others = self.peers.iter().filter(|(other, _)| **other != connection);
+        let announced = others
+            .map(|(_, peer)| peer)
+            .any(Subscription::has_announced);
+        let until_ms = outlet.now_ms + UNAVAILABLE_WAIT_MS;
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        if announced {
+            peer.request = Request::Waiting { until_ms };
+            outlet.wishes.push(Wish::Wake { at_ms: until_ms });
+        } else {
+            peer.request = Request::Told;
+            outlet.send_unavailable(connection, &self.name);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! What a document sends to its peers.
+//!
+//! A message goes out when there is something in it that the peer has not been told: changes, heads, or a wish.
+//! Otherwise both sides are silent. Only what is on disk is ever told.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Document, Hot, State};
+use crate::{
+    access::Need,
+    graph::{Heads, Node, Place},
+    ids::{ChangeHash, ConnectionId},
+    limits::RECENT_BYTES_MAX,
+    message::{OurHave, Outgoing},
+    outlet::Outlet,
+    storage::{ReadWhat, StoredChunk},
+    subscription::{Request, Served, Subscription, Synced},
+};
+
+/// Where the bytes of some nodes are.
+enum Pieces {
+    /// In memory; neighbours in one piece.
+    AtHand(Vec<Bytes>),
+    /// In tail chunks from this number on.
+    OnDisk { from: u64 },
+    /// Within the snapshot, at least some of them.
+    InSnapshot,
+}
+
+impl Document {
+    /// Tells everybody what is new on disk.
+    pub(crate) fn publish(&mut self, outlet: &mut Outlet<'_>) {
+        let connections: Vec<_> = self.peers.keys().copied().collect();
+        for connection in connections {
+            self.respond(connection, vec![], outlet);
+            outlet.send_stored_heads(connection, &self.name, &self.heads);
+        }
+        if let State::Hot(hot) = &mut self.state {
+            hot.tail.trim(RECENT_BYTES_MAX);
+        }
+        self.settle_requests(outlet);
+        self.work_off(outlet);
+        self.advance_job(outlet);
+        self.consider_job(outlet);
+    }
+
+    /// Tells a peer, which has not asked, that there is this document.
+    pub(crate) fn announce(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        self.peers.entry(connection).or_default().announced = true;
+        if matches!(self.state, State::New) {
+            self.load(ReadWhat::Meta, outlet);
+        } else {
+            self.respond(connection, vec![], outlet);
+        }
+    }
+
+    /// The peers that have not asked, and have not been told yet.
+    pub(super) fn announced_to(&self) -> Vec<ConnectionId> {
+        let untold = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.announced && peer.told.is_none());
+        untold.map(|(connection, _)| *connection).collect()
+    }
+
+    /// Tells a peer what it has not been told yet, if there is anything, together with the nodes that it `lacks`
+    /// for another reason than that they are new.
+    pub(crate) fn respond(
+        &mut self,
+        connection: ConnectionId,
+        lacks: Vec<Node>,
+        outlet: &mut Outlet<'_>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        let waits = peer.served == Served::FromDisk || outlet.holds_back(connection, self.id);
+        if waits {
+            peer.owed.extend(lacks);
+            return;
+        }
+        match &self.state {
+            State::Hot(hot) => {
+                let mut nodes = peer.news(hot.graph.durable());
+                nodes.extend(lacks);
+                nodes.append(&mut peer.owed);
+                nodes.sort_unstable();
+                nodes.dedup();
+                if peer.takes_nothing {
+                    nodes.clear();
+                }
+                self.respond_hot(connection, nodes, outlet);
+            }
+            State::Cold | State::Pushed => {
+                let heads = Arc::clone(&self.heads);
+                if !peer.was_told(&heads) {
+                    self.send(connection, &heads, vec![], &[], outlet);
+                }
+            }
+            State::New | State::Loading(_) => {}
+        }
+    }
+
+    fn respond_hot(&mut self, connection: ConnectionId, nodes: Vec<Node>, outlet: &mut Outlet<'_>) {
+        let State::Hot(hot) = &self.state else { return };
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        let heads = Arc::clone(hot.graph.durable_heads());
+        let may_write = outlet.authorise(connection, Need::Write).is_ok();
+        let need = if may_write { hot.missing(peer) } else { vec![] };
+        let durable = hot.graph.durable();
+        if nodes.is_empty() && peer.was_told(&heads) && need == peer.asked {
+            peer.advance(durable);
+            return;
+        }
+        match hot.pieces(&nodes) {
+            Pieces::AtHand(pieces) => {
+                peer.advance(durable);
+                self.send(connection, &heads, need, &pieces, outlet);
+            }
+            Pieces::OnDisk { from } => {
+                peer.advance(durable);
+                peer.served = Served::FromDisk;
+                let what = ReadWhat::Chunks {
+                    from,
+                    until: u64::MAX,
+                };
+                let ticket = outlet.read(self.id, what);
+                self.parts.push((ticket, connection, nodes));
+            }
+            Pieces::InSnapshot => self.respond_with_everything(connection, outlet),
+        }
+    }
+
+    /// Sends the stored bytes of the whole document, as they lie on the disk.
+    pub(super) fn respond_with_everything(
+        &mut self,
+        connection: ConnectionId,
+        outlet: &mut Outlet<'_>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        if peer.served == Served::FromDisk {
+            return;
+        }
+        if peer.takes_nothing {
+            peer.synced = Synced::Everything;
+            return self.respond(connection, vec![], outlet);
+        }
+        // once it has caught up it is told of the heads, and asks again
+        if outlet.holds_back(connection, self.id) {
+            return;
+        }
+        if let Some(chunks) = self.at_hand.take() {
+            let heads = Arc::clone(&self.heads);
+            self.serve_everything(connection, &heads, &chunks, outlet);
+            self.at_hand = Some(chunks);
+            return;
+        }
+        peer.served = Served::FromDisk;
+        match &mut self.whole {
+            Some((_, readers)) => readers.push(connection),
+            None => {
+                let what = ReadWhat::Chunks {
+                    from: 0,
+                    until: u64::MAX,
+                };
+                let ticket = outlet.read(self.id, what);
+                self.whole = Some((ticket, vec![connection]));
+            }
+        }
+    }
+
+    /// Sends all of `chunks`, which make a document with these `heads`.
+    pub(super) fn serve_everything(
+        &mut self,
+        connection: ConnectionId,
+        heads: &Heads,
+        chunks: &[StoredChunk],
+        outlet: &mut Outlet<'_>,
+    ) {
+        let through = chunks.last().map_or(0, |chunk| chunk.number);
+        let synced = match &self.state {
+            State::Hot(hot) => {
+                let durable = hot.graph.durable();
+                let beyond = hot.tail.first_node_after(through).unwrap_or(durable);
+                Synced::Below(beyond.min(durable))
+            }
+            State::New | State::Loading(_) | State::Cold | State::Pushed => Synced::Everything,
+        };
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        peer.served = Served::Directly;
+        match synced {
+            Synced::Below(node) => peer.set_synced(node),
+            Synced::Unknown | Synced::Everything => peer.synced = synced,
+        }
+        let pieces: Vec<Bytes> = chunks.iter().map(|chunk| chunk.bytes.clone()).collect();
+        self.send(connection, heads, vec![], &pieces, outlet);
+        // and what has come since
+        self.respond(connection, vec![], outlet);
+    }
+
+    /// Sends some nodes, out of the tail chunks that were read for them; everything, if a snapshot has taken the
+    /// place of some of those chunks meanwhile.
+    pub(super) fn serve_parts(
+        &mut self,
+        connection: ConnectionId,
+        nodes: &[Node],
+        chunks: &[StoredChunk],
+        outlet: &mut Outlet<'_>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        peer.served = Served::Directly;
+        let State::Hot(hot) = &self.state else { return };
+        let read: BTreeMap<u64, &Bytes> = chunks
+            .iter()
+            .map(|chunk| (chunk.number, &chunk.bytes))
+            .collect();
+        match hot.pieces_from(nodes, |number, _| read.get(&number).copied()) {
+            Pieces::AtHand(pieces) => {
+                let heads = Arc::clone(hot.graph.durable_heads());
+                let need = hot.missing(peer);
+                self.send(connection, &heads, need, &pieces, outlet);
+                self.respond(connection, vec![], outlet);
+            }
+            Pieces::OnDisk { .. } | Pieces::InSnapshot => {
+                self.respond_with_everything(connection, outlet);
+            }
+        }
+    }
+
+    /// The peer remembers a sync that we do not: ask it to begin anew.
+    ///
+    /// Source: Automerge sync protocol, "reset".
+    pub(super) fn respond_with_reset(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        let heads = Arc::clone(&self.heads);
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        peer.told = Some(Arc::clone(&heads));
+        peer.asked = vec![];
+        let message = Outgoing {
+            version: peer.reads,
+            heads: &heads,
+            need: &[],
+            have: OurHave::Unknown,
+            changes: &[],
+            sync_reset: false,
+            read_only: outlet.authorise(connection, Need::Write).is_err(),
+        };
+        outlet.send_sync(connection, &self.name, &message.encode());
+    }
+
+    /// Asks those whose changes could not be stored to send them again. Those who do not know the flag for it are
+    /// told that we have nothing, which makes them start over.
+    ///
+    /// Source: Automerge sync protocol, "sync reset".
+    pub(crate) fn ask_again(&mut self, outlet: &mut Outlet<'_>) {
+        let may_write = |connection| outlet.authorise(connection, Need::Write).is_ok();
+        let waiting: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.must_resend)
+            .map(|(id, _)| *id)
+            .collect();
+        let waiting: Vec<_> = waiting.into_iter().filter(|id| may_write(*id)).collect();
+        let nothing = Heads::default();
+        for connection in waiting {
+            let Some(peer) = self.peers.get_mut(&connection) else {
+                continue;
+            };
+            let heads = if peer.supports_reset {
+                &self.heads
+            } else {
+                &nothing
+            };
+            peer.must_resend = false;
+            peer.told = Some(Arc::clone(heads));
+            peer.asked = vec![];
+            let message = Outgoing {
+                version: peer.reads,
+                heads,
+                need: &[],
+                have: OurHave::UpTo(heads),
+                changes: &[],
+                sync_reset: peer.supports_reset,
+                read_only: false,
+            };
+            outlet.send_sync(connection, &self.name, &message.encode());
+        }
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        heads: &Heads,
+        need: Vec<ChangeHash>,
+        pieces: &[Bytes],
+        outlet: &mut Outlet<'_>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        let message = Outgoing {
+            version: peer.reads,
+            heads,
+            need: &need,
+            have: OurHave::UpTo(heads),
+            changes: pieces,
+            sync_reset: false,
+            read_only: outlet.authorise(connection, Need::Write).is_err(),
+        };
+        outlet.send_sync(connection, &self.name, &message.encode());
+        peer.told = Some(Arc::clone(heads));
+        peer.asked = need;
+        peer.request = Request::None;
+    }
+}
+
+impl Subscription {
+    fn was_told(&self, heads: &Heads) -> bool {
+        self.told.as_ref().is_some_and(|told| told == heads)
+    }
+
+    /// Everything below `durable` is there or on its way, if it was known how far the peer is.
+    fn advance(&mut self, durable: Node) {
+        if self.synced != Synced::Unknown {
+            self.set_synced(durable);
+        }
+    }
+}
+
+impl Hot {
+    /// What we lack to reach the heads that a peer has told; ascending.
+    fn missing(&self, peer: &Subscription) -> Vec<ChangeHash> {
+        let mut missing = vec![];
+        for head in peer.their_heads.iter().flat_map(|heads| heads.iter()) {
+            if self.graph.find(head).is_none() {
+                self.orphans.missing_for(*head, &self.graph, &mut missing);
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    fn pieces(&self, nodes: &[Node]) -> Pieces {
+        self.pieces_from(nodes, |_, cached| cached)
+    }
+
+    /// The bytes of `nodes`, out of chunks that `chunk` provides by number and what is cached of it.
+    fn pieces_from<'b>(
+        &'b self,
+        nodes: &[Node],
+        chunk: impl Fn(u64, Option<&'b Bytes>) -> Option<&'b Bytes>,
+    ) -> Pieces {
+        let mut pieces: Vec<(u64, usize, usize, &'b Bytes)> = vec![];
+        for node in nodes {
+            let (Some(Place::Tail { start, length }), Some(at)) =
+                (self.graph.place(*node), self.tail.chunk_of(*node))
+            else {
+                return Pieces::InSnapshot;
+            };
+            let Some(bytes) = chunk(at.number, at.bytes()) else {
+                return Pieces::OnDisk { from: at.number };
+            };
+            let (start, end) = (start as usize, start as usize + length as usize);
+            match pieces.last_mut() {
+                Some((number, _, until, _)) if *number == at.number && *until == start => {
+                    *until = end;
+                }
+                _ => pieces.push((at.number, start, end, bytes)),
+            }
+        }
+        Pieces::AtHand(
+            pieces
+                .into_iter()
+                .map(|(_, start, end, bytes)| bytes.slice(start..end))
+                .collect(),
+        )
+    }
+}

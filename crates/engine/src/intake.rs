@@ -1,0 +1,505 @@
+//! The way of changes into a graph: in their order, out of it, twice, or not at all.
+//!
+//! A change whose dependencies have not arrived is an *orphan*: it waits in a bounded queue, which is stored too,
+//! and is not advertised. The dependency that completes it takes it along.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::{
+    chunk::{self, ChangeChunk, Chunk},
+    graph::{Graph, LinkError, Linked, Node, Place},
+    ids::ChangeHash,
+    limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX},
+    storage::Orphan,
+};
+
+/// Why a batch of changes is not taken, none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IntakeError {
+    /// See [`LinkError::Sequence`].
+    Sequence,
+    /// More orphans than we keep.
+    TooManyOrphans,
+    /// The graph is full.
+    Full,
+}
+
+/// The orphans of a document.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    by_hash: BTreeMap<ChangeHash, ChangeChunk>,
+    /// Missing dependency -> the orphans that were found to wait for it.
+    waiting: BTreeMap<ChangeHash, Vec<ChangeHash>>,
+    bytes: usize,
+}
+
+/// What a batch of changes did to graph and orphans.
+#[derive(Default)]
+pub(crate) struct Taken {
+    /// The new nodes.
+    pub(crate) nodes: std::ops::Range<Node>,
+    /// Their bytes, one after the other.
+    pub(crate) chunk: Bytes,
+    /// New orphans.
+    pub(crate) orphans: Vec<Orphan>,
+    /// Orphans that left the queue, because they are among the nodes or can never be.
+    pub(crate) adopted: Vec<ChangeChunk>,
+}
+
+impl Taken {
+    /// Whether there is anything to store.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.orphans.is_empty() && self.adopted.is_empty()
+    }
+}
+
+impl Orphans {
+    /// The queue as the store has it. What is no sound change is left out: it was checked when it came.
+    pub(crate) fn from_stored(stored: &[Orphan]) -> Self {
+        let mut orphans = Self::default();
+        for orphan in stored {
+            if let Ok([Chunk::Change(change)]) = chunk::parse_all(&orphan.bytes).as_deref() {
+                let missing = change.deps.first().copied();
+                orphans.insert(change.clone(), missing.unwrap_or(change.hash));
+            }
+        }
+        orphans
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_hash.is_empty()
+    }
+
+    /// Empties the queue.
+    pub(crate) fn take_all(&mut self) -> Vec<ChangeChunk> {
+        std::mem::take(self).by_hash.into_values().collect()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What must still come before `hash`, an orphan or not here at all, can be taken in.
+    pub(crate) fn missing_for(&self, hash: ChangeHash, graph: &Graph, found: &mut Vec<ChangeHash>) {
+        let mut stack = vec![hash];
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(hash) = stack.pop() {
+            if !seen.insert(hash) || graph.find(&hash).is_some() {
+                continue;
+            }
+            match self.by_hash.get(&hash) {
+                Some(orphan) => stack.extend(&orphan.deps),
+                None => found.push(hash),
+            }
+        }
+    }
+
+    /// Gives back what a failed write had taken, and forgets what it had added.
+    pub(crate) fn undo(&mut self, added: &[ChangeHash], adopted: Vec<ChangeChunk>) {
+        added.iter().for_each(|hash| drop(self.remove(hash)));
+        for change in adopted {
+            let missing = change.deps.first().copied().unwrap_or(change.hash);
+            self.insert(change, missing);
+        }
+    }
+
+    fn insert(&mut self, change: ChangeChunk, missing: ChangeHash) {
+        self.bytes += change.bytes.len();
+        self.waiting.entry(missing).or_default().push(change.hash);
+        self.by_hash.insert(change.hash, change);
+    }
+
+    fn remove(&mut self, hash: &ChangeHash) -> Option<ChangeChunk> {
+        let change = self.by_hash.remove(hash)?;
+        self.bytes -= change.bytes.len();
+        Some(change)
+    }
+}
+
+/// A batch on its way in.
+struct Batch<'a> {
+    graph: &'a mut Graph,
+    orphans: &'a mut Orphans,
+    pieces: Vec<Bytes>,
+    length: usize,
+    /// Every change so far became a node as it came: none was known, or had to wait.
+    as_it_came: bool,
+    new_orphans: Vec<ChangeHash>,
+    adopted: Vec<ChangeChunk>,
+}
+
+/// Takes `changes`, whose bytes are `whole`, into the graph; what cannot be linked yet becomes an orphan.
+///
+/// # Errors
+/// [`IntakeError`]; graph and orphans are as they were.
+pub(crate) fn take(
+    graph: &mut Graph,
+    orphans: &mut Orphans,
+    changes: Vec<ChangeChunk>,
+    whole: &Bytes,
+) -> Result<Taken, IntakeError> {
+    let start = graph.len();
+    let (pieces, new_orphans, adopted) = (vec![], vec![], vec![]);
+    let mut batch = Batch {
+        graph,
+        orphans,
+        pieces,
+        length: 0,
+        as_it_came: true,
+        new_orphans,
+        adopted,
+    };
+    let outcome = changes
+        .into_iter()
+        .try_for_each(|change| batch.take_one(change));
+    let outcome = outcome.and_then(|()| batch.within_limits());
+    let Batch {
+        graph,
+        orphans,
+        pieces,
+        as_it_came,
+        new_orphans,
+        adopted,
+        ..
+    } = batch;
+    if let Err(error) = outcome {
+        graph.truncate(start);
+        orphans.undo(&new_orphans, adopted);
+        return Err(error);
+    }
+    // the usual batch goes to the disk as it came
+    let chunk = if as_it_came {
+        detached(whole)
+    } else {
+        pieces.concat().into()
+    };
+    let bytes = |hash: ChangeHash| {
+        Some(Orphan {
+            hash,
+            bytes: orphans.by_hash.get(&hash)?.bytes.clone(),
+        })
+    };
+    let new_orphans = new_orphans.into_iter().filter_map(bytes).collect();
+    Ok(Taken {
+        nodes: start..graph.len(),
+        chunk,
+        orphans: new_orphans,
+        adopted,
+    })
+}
+
+/// The bytes, without the buffer they came in if that may be much larger.
+fn detached(bytes: &Bytes) -> Bytes {
+    const WORTH_COPYING_MAX: usize = 16 << 10;
+    if bytes.len() <= WORTH_COPYING_MAX {
+        Bytes::copy_from_slice(bytes)
+    } else {
+        bytes.clone()
+    }
+}
+
+/// Takes orphans that were stored once more, now that there is more for them to depend on.
+///
+/// # Errors
+/// [`IntakeError`]; graph and orphans are as they were.
+pub(crate) fn readmit(
+    graph: &mut Graph,
+    orphans: &mut Orphans,
+    stored: Vec<ChangeChunk>,
+) -> Result<Taken, IntakeError> {
+    for change in stored {
+        // whoever waits for a hash that is there already is woken by it below
+        let missing = change.deps.iter().find(|dep| graph.find(dep).is_none());
+        let missing = missing.copied().unwrap_or(change.hash);
+        orphans.insert(change, missing);
+    }
+    let ready: Vec<ChangeHash> = orphans
+        .waiting
+        .keys()
+        .filter(|hash| orphans.by_hash.contains_key(hash))
+        .copied()
+        .collect();
+    let start = graph.len();
+    let (pieces, new_orphans, adopted) = (vec![], vec![], vec![]);
+    let mut batch = Batch {
+        graph,
+        orphans,
+        pieces,
+        length: 0,
+        as_it_came: false,
+        new_orphans,
+        adopted,
+    };
+    let mut queue = VecDeque::new();
+    for hash in ready {
+        batch.wake(hash, &mut queue);
+        while let Some(orphan) = queue.pop_front() {
+            if let Some(hash) = batch.adopt(orphan)? {
+                batch.wake(hash, &mut queue);
+            }
+        }
+    }
+    let Batch {
+        graph,
+        pieces,
+        adopted,
+        ..
+    } = batch;
+    let chunk = pieces.concat().into();
+    Ok(Taken {
+        nodes: start..graph.len(),
+        chunk,
+        orphans: vec![],
+        adopted,
+    })
+}
+
+impl Batch<'_> {
+    /// Links a change, and the orphans that waited for it, and those that waited for them.
+    fn take_one(&mut self, change: ChangeChunk) -> Result<(), IntakeError> {
+        let mut ready = VecDeque::new();
+        if self
+            .link_or_keep(change)?
+            .is_some_and(|hash| self.wake(hash, &mut ready))
+        {
+            while let Some(orphan) = ready.pop_front() {
+                if let Some(hash) = self.adopt(orphan)? {
+                    self.wake(hash, &mut ready);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The change's hash, if it is now a node and was none before.
+    fn link_or_keep(&mut self, change: ChangeChunk) -> Result<Option<ChangeHash>, IntakeError> {
+        match self.link(&change) {
+            Ok(linked) => {
+                self.as_it_came &= linked.is_some();
+                Ok(linked)
+            }
+            Err(LinkError::Missing(missing)) => {
+                self.as_it_came = false;
+                if !self.orphans.by_hash.contains_key(&change.hash) {
+                    self.new_orphans.push(change.hash);
+                    self.orphans.insert(change, missing);
+                }
+                Ok(None)
+            }
+            Err(LinkError::Sequence) => Err(IntakeError::Sequence),
+            Err(LinkError::Full) => Err(IntakeError::Full),
+        }
+    }
+
+    /// Links an orphan; one that can never be linked leaves the queue, and does not spoil the batch.
+    fn adopt(&mut self, orphan: ChangeChunk) -> Result<Option<ChangeHash>, IntakeError> {
+        match self.link(&orphan) {
+            Ok(linked) => {
+                self.leave_queue(orphan);
+                Ok(linked)
+            }
+            Err(LinkError::Missing(missing)) => {
+                self.orphans.insert(orphan, missing);
+                Ok(None)
+            }
+            Err(LinkError::Sequence) => {
+                self.leave_queue(orphan);
+                Ok(None)
+            }
+            Err(LinkError::Full) => Err(IntakeError::Full),
+        }
+    }
+
+    fn leave_queue(&mut self, orphan: ChangeChunk) {
+        match self
+            .new_orphans
+            .iter()
+            .position(|hash| *hash == orphan.hash)
+        {
+            Some(at) => drop(self.new_orphans.swap_remove(at)),
+            None => self.adopted.push(orphan),
+        }
+    }
+
+    fn link(&mut self, change: &ChangeChunk) -> Result<Option<ChangeHash>, LinkError> {
+        let start = u32::try_from(self.length).map_err(|_| LinkError::Full)?;
+        let length = u32::try_from(change.bytes.len()).map_err(|_| LinkError::Full)?;
+        match self.graph.link(change, Place::Tail { start, length })? {
+            Linked::Known => Ok(None),
+            Linked::New(_) => {
+                self.length += change.bytes.len();
+                self.pieces.push(change.bytes.clone());
+                Ok(Some(change.hash))
+            }
+        }
+    }
+
+    /// Moves the orphans that waited for `hash` to `ready`; whether there were any.
+    fn wake(&mut self, hash: ChangeHash, ready: &mut VecDeque<ChangeChunk>) -> bool {
+        let waiting = self.orphans.waiting.remove(&hash).unwrap_or_default();
+        ready.extend(
+            waiting
+                .iter()
+                .filter_map(|orphan| self.orphans.remove(orphan)),
+        );
+        self.as_it_came &= ready.is_empty();
+        !ready.is_empty()
+    }
+
+    fn within_limits(&self) -> Result<(), IntakeError> {
+        let orphans = &self.orphans;
+        if orphans.by_hash.len() > ORPHANS_MAX || orphans.bytes > ORPHAN_BYTES_MAX {
+            return Err(IntakeError::TooManyOrphans);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(n: u8) -> ChangeHash {
+        ChangeHash::from_bytes([n; 32])
+    }
+
+    /// The n-th change of one actor, each on top of the one before; its bytes are its number.
+    fn change(n: u8) -> ChangeChunk {
+        let deps = if n == 1 { vec![] } else { vec![hash(n - 1)] };
+        let bytes = Bytes::copy_from_slice(&[n]);
+        ChangeChunk {
+            hash: hash(n),
+            deps,
+            actor: (*b"a").into(),
+            seq: n.into(),
+            bytes,
+        }
+    }
+
+    #[derive(Default)]
+    struct Document {
+        graph: Graph,
+        orphans: Orphans,
+    }
+
+    impl Document {
+        fn take(&mut self, changes: &[u8]) -> Result<Taken, IntakeError> {
+            let whole = Bytes::copy_from_slice(changes);
+            let changes = changes.iter().map(|n| change(*n)).collect();
+            take(&mut self.graph, &mut self.orphans, changes, &whole)
+        }
+    }
+
+    #[test]
+    fn changes_in_order_go_to_the_disk_as_they_came() {
+        let mut document = Document::default();
+        let taken = document.take(&[1, 2, 3]).unwrap();
+        assert_eq!((taken.nodes, &taken.chunk[..]), (0..3, &[1, 2, 3][..]));
+        let again = document.take(&[2, 3]).unwrap();
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn changes_out_of_order_are_linked_in_order() {
+        let mut document = Document::default();
+        let taken = document.take(&[3, 2, 1]).unwrap();
+        assert_eq!(
+            (taken.nodes.clone(), &taken.chunk[..]),
+            (0..3, &[1, 2, 3][..])
+        );
+        assert!(taken.orphans.is_empty() && taken.adopted.is_empty());
+        assert!(document.orphans.is_empty() && document.orphans.bytes() == 0);
+    }
+
+    #[test]
+    fn an_orphan_waits_and_is_taken_along_by_what_it_waited_for() {
+        let mut document = Document::default();
+        let taken = document.take(&[1, 3, 4]).unwrap();
+        assert_eq!(
+            (taken.nodes, &taken.chunk[..], taken.orphans.len()),
+            (0..1, &[1][..], 2)
+        );
+        let mut missing = vec![];
+        document
+            .orphans
+            .missing_for(hash(4), &document.graph, &mut missing);
+        assert_eq!(missing, [hash(2)]);
+        let taken = document.take(&[2]).unwrap();
+        assert_eq!(
+            (taken.nodes, &taken.chunk[..], taken.adopted.len()),
+            (1..4, &[2, 3, 4][..], 2)
+        );
+        assert!(document.orphans.is_empty());
+    }
+
+    #[test]
+    fn a_refused_batch_leaves_everything_as_it_was() {
+        let mut document = Document::default();
+        document.take(&[1, 3]).unwrap();
+        let forged = ChangeChunk {
+            hash: hash(9),
+            seq: 1,
+            ..change(2)
+        };
+        let mut changes = vec![change(2), change(5)];
+        changes.push(forged);
+        let refused = take(
+            &mut document.graph,
+            &mut document.orphans,
+            changes,
+            &Bytes::new(),
+        );
+        assert_eq!(refused.err(), Some(IntakeError::Sequence));
+        assert_eq!(document.graph.len(), 1);
+        let taken = document.take(&[2]).unwrap();
+        assert_eq!((taken.nodes, &taken.chunk[..]), (1..3, &[2, 3][..]));
+        assert!(document.orphans.is_empty());
+    }
+
+    #[test]
+    fn an_orphan_that_can_never_be_linked_does_not_spoil_what_it_waited_for() {
+        let mut document = Document::default();
+        document.take(&[1]).unwrap();
+        let forged = ChangeChunk {
+            hash: hash(9),
+            seq: 7,
+            deps: vec![hash(2)],
+            ..change(2)
+        };
+        take(
+            &mut document.graph,
+            &mut document.orphans,
+            vec![forged],
+            &Bytes::new(),
+        )
+        .unwrap();
+        let taken = document.take(&[2]).unwrap();
+        assert_eq!((taken.nodes, taken.adopted.len()), (1..2, 1));
+        assert!(document.orphans.is_empty());
+    }
+
+    #[test]
+    fn more_orphans_than_are_kept_are_refused() {
+        let mut document = Document::default();
+        let many = (0..=u32::try_from(ORPHANS_MAX).unwrap()).map(|n| {
+            let mut bytes = [1; 32];
+            bytes[..4].copy_from_slice(&n.to_le_bytes());
+            ChangeChunk {
+                hash: ChangeHash::from_bytes(bytes),
+                deps: vec![hash(200)],
+                ..change(1)
+            }
+        });
+        let changes = many.collect();
+        let refused = take(
+            &mut document.graph,
+            &mut document.orphans,
+            changes,
+            &Bytes::new(),
+        );
+        assert_eq!(refused.err(), Some(IntakeError::TooManyOrphans));
+        assert!(document.orphans.is_empty());
+    }
+}

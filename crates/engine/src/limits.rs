@@ -1,0 +1,64 @@
+//! Every bound of the engine, with its unit and what happens at it.
+//!
+//! What comes from outside is measured against these before anything is allocated for it. Honest clients stay
+//! far below; the comment on each says what one who does not runs into.
+
+/// Longest frame, in bytes; the socket refuses a longer one from its header (close 1009).
+pub const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// Longest peer id, storage id or ephemeral session id, in bytes; a longer one closes the socket.
+pub const NAME_BYTES_MAX: usize = 512;
+
+/// Deepest nesting of CBOR in a frame; deeper closes the socket.
+pub const CBOR_DEPTH_MAX: usize = 32;
+
+/// Most heads, and most needed hashes, in a sync message; more closes the socket.
+pub const HASHES_MAX: usize = 100_000;
+
+/// Most `have` entries in a sync message (clients send one); more closes the socket.
+pub const HAVES_MAX: usize = 16;
+
+/// Most probes per entry of a bloom filter (clients use 7); more closes the socket.
+pub const BLOOM_PROBES_MAX: u32 = 32;
+
+/// Longest change, inflated, in bytes; a longer one closes the socket while it is being inflated.
+pub const CHANGE_BYTES_MAX: usize = 32 << 20;
+
+/// Most bytes that the deflated changes of one message may inflate to; more closes the socket.
+pub const INFLATED_BYTES_MAX: usize = 128 << 20;
+
+/// Most changes of one document that wait for their dependencies; more closes the socket that sent them.
+pub const ORPHANS_MAX: usize = 20_000;
+
+/// Most bytes of changes of one document that wait for their dependencies; more closes the socket that sent
+/// them.
+pub const ORPHAN_BYTES_MAX: usize = 32 << 20;
+
+/// Most documents one connection may have open; one more closes the socket.
+pub const SUBSCRIPTIONS_MAX: usize = 200_000;
+
+/// Most bytes of messages that wait for one document to be loaded; a message more closes its socket.
+pub const QUEUED_BYTES_MAX: usize = 128 << 20;
+
+/// Most bytes of changes of one document that are on their way to the disk; beyond, messages wait (see
+/// [`QUEUED_BYTES_MAX`]).
+pub const UNSTORED_BYTES_MAX: usize = 64 << 20;
+
+/// Longest payload of an ephemeral message, in bytes; a longer one is dropped.
+pub const EPHEMERAL_BYTES_MAX: usize = 1 << 20;
+
+/// Most (sender, session) pairs of one document whose ephemeral counts are remembered; the one that was
+/// quiet for longest is forgotten.
+pub const EPHEMERAL_SOURCES_MAX: usize = 1024;
+
+/// Most storage ids that one connection may watch; further ones are ignored.
+pub const WATCHED_STORAGES_MAX: usize = 256;
+
+/// Bytes of recent tail chunks that a document in memory keeps, to serve readers without asking the disk.
+pub const RECENT_BYTES_MAX: usize = 128 << 10;
+
+/// Most documents that the worker is asked to look at at the same time.
+pub const JOBS_MAX: usize = 4;
+
+/// How long, in milliseconds, a request for an unknown document waits for a peer that has announced it.
+pub const UNAVAILABLE_WAIT_MS: u64 = 3_000;

@@ -1,0 +1,371 @@
+//! Automerge sync messages, read with bounds and written to be cheap for the other side.
+//!
+//! Source: Automerge sync protocol. First byte 0x42 or 0x43, heads, need, have, changes, and behind them optional
+//! flags. The two versions differ in how changes travel: one chunk per entry (0x42), or all in one entry (0x43).
+
+use bytes::Bytes;
+
+use crate::{
+    bloom::BloomFilter,
+    ids::ChangeHash,
+    leb128::{self, Malformed, Reader},
+    limits::{HASHES_MAX, HAVES_MAX},
+};
+
+const VERSION_1: u8 = 0x42;
+const VERSION_2: u8 = 0x43;
+/// The one flag of the first generation: "I read version 2".
+const FLAG_READS_VERSION_2: u8 = 0x02;
+const FLAG_BITS: u8 = 0x80;
+const BIT_SYNC_RESET: u8 = 1;
+const BIT_READ_ONLY: u8 = 1 << 1;
+const BIT_SUPPORTS_SYNC_RESET: u8 = 1 << 2;
+
+/// What the sender has: everything up to `last_sync`, and beyond it what the filter contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Have<'a> {
+    pub(crate) last_sync: Vec<ChangeHash>,
+    pub(crate) bloom: BloomFilter<'a>,
+}
+
+/// The flags behind a message; that there are any means that the sender reads version 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags {
+    /// "Forget what you have sent me."
+    pub(crate) sync_reset: bool,
+    /// "I take no changes."
+    pub(crate) read_only: bool,
+    /// The sender understands `sync_reset`.
+    pub(crate) supports_sync_reset: bool,
+    /// The flags came as bits: Automerge 2.2.9 / 3 and later, and so automerge-repo 2.
+    pub(crate) as_bits: bool,
+}
+
+/// A message as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SyncMessage<'a> {
+    /// Ascending, without duplicates.
+    pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) need: Vec<ChangeHash>,
+    pub(crate) have: Vec<Have<'a>>,
+    /// The entries' bytes, one after the other; chunks, not yet looked at.
+    pub(crate) changes: Bytes,
+    pub(crate) flags: Option<Flags>,
+}
+
+impl<'a> SyncMessage<'a> {
+    /// Reads a message; `bytes` is the `data` of a frame.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is none, or one beyond the limits.
+    pub(crate) fn parse(bytes: &'a Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if !matches!(reader.byte()?, VERSION_1 | VERSION_2) {
+            return Err(Malformed);
+        }
+        let mut heads = hashes(&mut reader)?;
+        heads.sort_unstable();
+        heads.dedup();
+        let need = hashes(&mut reader)?;
+        let have = haves(&mut reader)?;
+        let changes = changes(bytes, &mut reader)?;
+        let flags = if reader.is_empty() {
+            None
+        } else {
+            Some(Flags::parse(reader.prefixed()?))
+        };
+        Ok(Self {
+            heads,
+            need,
+            have,
+            changes,
+            flags,
+        })
+    }
+}
+
+impl SyncMessage<'_> {
+    /// Whether its sender has nothing of the document and sends nothing.
+    pub(crate) fn wants_everything(&self) -> bool {
+        self.heads.is_empty() && self.changes.is_empty()
+    }
+
+    /// Whether its sender could make nothing of what it was sent, and asks to begin anew.
+    ///
+    /// Source: Automerge sync protocol, "reset": heads, and a `have` that contains nothing.
+    pub(crate) fn is_reset(&self) -> bool {
+        let nothing = |have: &Have<'_>| have.last_sync.is_empty() && have.bloom.is_empty();
+        !self.heads.is_empty() && self.changes.is_empty() && self.have.iter().any(nothing)
+    }
+}
+
+impl Flags {
+    fn parse(bytes: &[u8]) -> Self {
+        let bits = bytes
+            .iter()
+            .filter(|byte| *byte & FLAG_BITS != 0)
+            .fold(0, |all, byte| all | byte);
+        Self {
+            sync_reset: bits & BIT_SYNC_RESET != 0,
+            read_only: bits & BIT_READ_ONLY != 0,
+            supports_sync_reset: bits & BIT_SUPPORTS_SYNC_RESET != 0,
+            as_bits: bits & FLAG_BITS != 0,
+        }
+    }
+}
+
+/// The flags of a message, without the rest of it.
+pub(crate) fn flags_of(bytes: &Bytes) -> Option<Flags> {
+    // the flags stand at the end: 2 02 8x, or 1 02 in the first generation
+    match *bytes.last_chunk::<3>()? {
+        [2, FLAG_READS_VERSION_2, bits] if bits & FLAG_BITS != 0 => Some(Flags::parse(&[bits])),
+        [.., 1, FLAG_READS_VERSION_2] => Some(Flags::parse(&[FLAG_READS_VERSION_2])),
+        _ => None,
+    }
+}
+
+fn hashes(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, Malformed> {
+    let count = reader.count(ChangeHash::BYTES)?;
+    if count > HASHES_MAX {
+        return Err(Malformed);
+    }
+    let mut hashes = Vec::with_capacity(count);
+    for _ in 0..count {
+        hashes.push(ChangeHash::from_bytes(reader.array()?));
+    }
+    Ok(hashes)
+}
+
+fn haves<'a>(reader: &mut Reader<'a>) -> Result<Vec<Have<'a>>, Malformed> {
+    let count = reader.count(2)?;
+    if count > HAVES_MAX {
+        return Err(Malformed);
+    }
+    let mut haves = Vec::with_capacity(count);
+    for _ in 0..count {
+        let last_sync = hashes(reader)?;
+        haves.push(Have {
+            last_sync,
+            bloom: BloomFilter::parse(reader.prefixed()?)?,
+        });
+    }
+    Ok(haves)
+}
+
+/// The entries joined; a single entry, the usual case, is not copied.
+fn changes(all: &Bytes, reader: &mut Reader<'_>) -> Result<Bytes, Malformed> {
+    let count = reader.count(1)?;
+    if count == 1 {
+        let entry = reader.prefixed()?;
+        let end = all.len() - reader.remaining();
+        return Ok(all.slice(end - entry.len()..end));
+    }
+    let mut joined = Vec::new();
+    for _ in 0..count {
+        joined.extend_from_slice(reader.prefixed()?);
+    }
+    Ok(joined.into())
+}
+
+/// The version in which changes are written: what the other side has shown that it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    One,
+    Two,
+}
+
+/// What our message says that we have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OurHave<'a> {
+    /// Everything up to these heads; ascending.
+    UpTo(&'a [ChangeHash]),
+    /// Nothing known: "send me all that you have" (an empty `last_sync` and an empty filter).
+    Unknown,
+}
+
+/// A message to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) version: Version,
+    /// Ascending.
+    pub(crate) heads: &'a [ChangeHash],
+    /// Ascending.
+    pub(crate) need: &'a [ChangeHash],
+    pub(crate) have: OurHave<'a>,
+    /// Chunks, each piece a whole number of them.
+    pub(crate) changes: &'a [Bytes],
+    pub(crate) sync_reset: bool,
+    /// The receiver's session may not write: ask it not to.
+    pub(crate) read_only: bool,
+}
+
+impl Outgoing<'_> {
+    /// The message's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let changes: usize = self.changes.iter().map(Bytes::len).sum();
+        let hashes = self.heads.len() * 2 + self.need.len();
+        let mut out = Vec::with_capacity(changes + hashes * ChangeHash::BYTES + 64);
+        out.push(match self.version {
+            Version::One => VERSION_1,
+            Version::Two => VERSION_2,
+        });
+        write_hashes(&mut out, self.heads);
+        write_hashes(&mut out, self.need);
+        leb128::write(&mut out, 1);
+        write_hashes(
+            &mut out,
+            if let OurHave::UpTo(heads) = self.have {
+                heads
+            } else {
+                &[]
+            },
+        );
+        leb128::write(&mut out, 0);
+        self.write_changes(&mut out, changes);
+        out.extend([2, FLAG_READS_VERSION_2, FLAG_BITS | self.flag_bits()]);
+        out
+    }
+
+    fn write_changes(&self, out: &mut Vec<u8>, total: usize) {
+        match self.version {
+            Version::Two if total > 0 => {
+                leb128::write(out, 1);
+                leb128::write(out, total as u64);
+                self.changes
+                    .iter()
+                    .for_each(|piece| out.extend_from_slice(piece));
+            }
+            Version::One | Version::Two => {
+                leb128::write(out, self.changes.len() as u64);
+                for piece in self.changes {
+                    leb128::write(out, piece.len() as u64);
+                    out.extend_from_slice(piece);
+                }
+            }
+        }
+    }
+
+    fn flag_bits(&self) -> u8 {
+        let reset = if self.sync_reset { BIT_SYNC_RESET } else { 0 };
+        let read_only = if self.read_only { BIT_READ_ONLY } else { 0 };
+        BIT_SUPPORTS_SYNC_RESET | reset | read_only
+    }
+}
+
+fn write_hashes(out: &mut Vec<u8>, hashes: &[ChangeHash]) {
+    leb128::write(out, hashes.len() as u64);
+    hashes
+        .iter()
+        .for_each(|hash| out.extend_from_slice(hash.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::{
+        Automerge, ROOT,
+        sync::{Message, MessageFlags, State, SyncDoc},
+        transaction::Transactable,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn theirs(hashes: &[ChangeHash]) -> Vec<automerge::ChangeHash> {
+        hashes
+            .iter()
+            .map(|hash| automerge::ChangeHash(*hash.as_bytes()))
+            .collect()
+    }
+
+    fn sorted(hashes: Vec<[u8; 32]>) -> Vec<ChangeHash> {
+        let mut hashes: Vec<_> = hashes.into_iter().map(ChangeHash::from_bytes).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_write_automerge_reads(
+            heads in proptest::collection::vec(any::<[u8; 32]>(), 0..4).prop_map(sorted),
+            need in proptest::collection::vec(any::<[u8; 32]>(), 0..4).prop_map(sorted),
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..20), 0..3),
+            two: bool, sync_reset: bool, read_only: bool,
+        ) {
+            let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
+            let version = if two { Version::Two } else { Version::One };
+            let have = OurHave::UpTo(&heads);
+            let ours = Outgoing { version, heads: &heads, need: &need, have, changes: &pieces, sync_reset, read_only };
+            let bytes = Bytes::from(ours.encode());
+            let read = Message::decode(&bytes).unwrap();
+            prop_assert_eq!(&read.heads, &theirs(&heads));
+            prop_assert_eq!(&read.need, &theirs(&need));
+            prop_assert_eq!(&read.have[0].last_sync, &theirs(&heads));
+            let flags = read.flags.unwrap();
+            prop_assert_eq!(flags.contains(MessageFlags::SYNC_RESET), sync_reset);
+            prop_assert_eq!(flags.contains(MessageFlags::READ_ONLY), read_only);
+            prop_assert!(flags.contains(MessageFlags::SUPPORTS_SYNC_RESET));
+            let joined: Vec<u8> = read.changes.iter().flatten().copied().collect();
+            prop_assert_eq!(&joined, &pieces.concat());
+            // and so do we
+            let back = SyncMessage::parse(&bytes).unwrap();
+            prop_assert_eq!(&back.heads, &heads);
+            prop_assert_eq!(&back.need, &need);
+            prop_assert_eq!(&back.changes[..], &joined[..]);
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), two: bool) {
+            let mut bytes = bytes;
+            bytes.insert(0, if two { VERSION_2 } else { VERSION_1 });
+            drop(SyncMessage::parse(&bytes.into()));
+        }
+    }
+
+    #[test]
+    fn what_automerge_writes_we_read() {
+        let mut doc = Automerge::new();
+        for n in 0..20 {
+            let mut tx = doc.transaction();
+            tx.put(ROOT, "n", n).unwrap();
+            tx.commit();
+        }
+        let mut state = State::new();
+        let first = Bytes::from(doc.generate_sync_message(&mut state).unwrap().encode());
+        let read = SyncMessage::parse(&first).unwrap();
+        assert_eq!(theirs(&read.heads), doc.get_heads());
+        assert!(read.changes.is_empty() && read.need.is_empty());
+        let flags = read.flags.unwrap();
+        assert!(
+            flags.supports_sync_reset && flags.as_bits && !flags.read_only && !flags.sync_reset
+        );
+        for change in doc.get_changes(&[]) {
+            assert!(
+                read.have[0]
+                    .bloom
+                    .contains(&ChangeHash::from_bytes(change.hash().0))
+            );
+        }
+        // the flags of the first generation, before there were bits
+        let old = Bytes::from([&first[..first.len() - 3], &[1, 2]].concat());
+        let flags = SyncMessage::parse(&old).unwrap().flags.unwrap();
+        assert!(!flags.as_bits && !flags.supports_sync_reset);
+    }
+
+    #[test]
+    fn messages_made_to_hurt_are_refused() {
+        let hostile: &[&[u8]] = &[
+            &[],
+            &[0x44, 0, 0, 0, 0],
+            &[0x42, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3],
+            &[0x42, 0, 0, 1, 0, 3, 1, 0, 7, 0],
+            &[0x42, 0, 0, 0, 5, 1, 0],
+        ];
+        for bytes in hostile {
+            assert!(
+                SyncMessage::parse(&Bytes::copy_from_slice(bytes)).is_err(),
+                "{bytes:?}"
+            );
+        }
+    }
+}

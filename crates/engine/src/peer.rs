@@ -1,0 +1,87 @@
+//! One connection: its handshake, its name, what it has open.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    access::{Access, Session},
+    effect::Refusal,
+    ids::DocumentId,
+    wire::HeadsEncoding,
+};
+
+/// A connection from its admission to its end.
+pub(crate) struct Peer {
+    pub(crate) session: Session,
+    phase: Phase,
+    /// The documents it has asked for or sent.
+    pub(crate) documents: BTreeSet<DocumentId>,
+    /// Whether it wants to hear which heads lie in our storage.
+    pub(crate) watches_us: bool,
+    /// How it writes heads, once that is known.
+    pub(crate) heads_encoding: Option<HeadsEncoding>,
+    /// More waits for its socket than that takes.
+    pub(crate) congested: bool,
+    /// Documents that have something for it once it has caught up.
+    pub(crate) held_back: BTreeSet<DocumentId>,
+}
+
+/// How far the handshake is.
+enum Phase {
+    Joining,
+    Open { peer_id: Box<str> },
+}
+
+impl Peer {
+    pub(crate) fn new(access: Access) -> Self {
+        Self {
+            session: Session::new(access),
+            phase: Phase::Joining,
+            documents: BTreeSet::new(),
+            watches_us: false,
+            heads_encoding: None,
+            congested: false,
+            held_back: BTreeSet::new(),
+        }
+    }
+
+    /// The name it joined with; empty before that.
+    pub(crate) fn peer_id(&self) -> &str {
+        match &self.phase {
+            Phase::Joining => "",
+            Phase::Open { peer_id } => peer_id,
+        }
+    }
+
+    /// Whether it has joined.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+
+    /// Pins its name.
+    ///
+    /// # Errors
+    /// [`Refusal::JoinedTwice`].
+    pub(crate) fn join(&mut self, peer_id: &str) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Joining => {
+                self.phase = Phase::Open {
+                    peer_id: peer_id.into(),
+                };
+                Ok(())
+            }
+            Phase::Open { .. } => Err(Refusal::JoinedTwice),
+        }
+    }
+
+    /// Checks that a message comes from who joined.
+    ///
+    /// # Errors
+    /// [`Refusal::NotJoined`], [`Refusal::ForeignSender`].
+    pub(crate) fn check_sender(&self, sender: &str) -> Result<(), Refusal> {
+        match &self.phase {
+            Phase::Joining => Err(Refusal::NotJoined),
+            Phase::Open { peer_id } if **peer_id == *sender => Ok(()),
+            Phase::Open { .. } => Err(Refusal::ForeignSender),
+        }
+    }
+}
