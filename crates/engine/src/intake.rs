@@ -72,6 +72,13 @@ impl Orphans {
         self.by_hash.is_empty()
     }
 
+    /// Drops those that the graph has: stored by a write of which the engine never heard.
+    pub(crate) fn retain_unlinked(&mut self, graph: &Graph) {
+        let linked: Vec<_> =
+            self.by_hash.keys().filter(|hash| graph.find(hash).is_some()).copied().collect();
+        linked.iter().for_each(|hash| drop(self.remove(hash)));
+    }
+
     /// Empties the queue.
     pub(crate) fn take_all(&mut self) -> Vec<ChangeChunk> {
         std::mem::take(self).by_hash.into_values().collect()

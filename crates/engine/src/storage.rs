@@ -89,7 +89,7 @@ pub enum WriteAction {
         /// orphans. Its number must be the document's [`DocumentMeta::next_chunk`]: another one means that an
         /// earlier write failed on which this one builds, and then this one fails too.
         chunk: Option<StoredChunk>,
-        /// Heads of the document afterwards.
+        /// Heads of the document afterwards. Without a chunk they stay as they are, whatever stands here.
         heads: Vec<ChangeHash>,
         /// How many changes the chunk adds.
         changes: u64,
@@ -117,7 +117,7 @@ pub enum WriteAction {
         reason: String,
     },
     /// A pushed chunk turned out not to be what it said: drop it, and the document with it if nothing
-    /// else is stored of it.
+    /// else is stored of it. If only orphans remain, the document has no heads.
     DropPushed {
         /// Its number.
         number: u64,

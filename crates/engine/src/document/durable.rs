@@ -149,6 +149,7 @@ impl Document {
             sound &= hot.link_stored(chunk);
         }
         hot.graph.set_durable(hot.graph.len());
+        hot.orphans.retain_unlinked(&hot.graph);
         hot.tail.trim(RECENT_BYTES_MAX);
         sound &= **hot.graph.durable_heads() == *self.meta.heads;
         if !sound && self.meta.quarantine.is_none() {
@@ -307,8 +308,8 @@ impl Document {
         let meta = &mut self.meta;
         if append.bytes > 0 {
             meta.next_chunk += 1;
+            meta.heads = append.heads;
         }
-        meta.heads = append.heads;
         match (append.kind, &mut self.state) {
             (AppendKind::Pushed, _) => {
                 meta.has_pushed = true;

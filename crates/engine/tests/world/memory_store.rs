@@ -5,19 +5,16 @@
     clippy::indexing_slicing,
     reason = "a test that meets the unexpected ends"
 )]
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use automerge::Automerge;
 use bytes::Bytes;
 use engine::{
-    ChangeHash, DocumentId,
+    DocumentId,
     storage::{
         Answer, ChunkKind, DocumentMeta, Fault, Orphan, Read, ReadWhat, StoredChunk, Write,
         WriteAction,
     },
 };
-
-use super::ours;
 
 #[derive(Default, Clone)]
 pub struct MemoryStore {
@@ -54,8 +51,8 @@ impl MemoryStore {
                     }
                     document.meta.next_chunk += 1;
                     document.chunks.push(chunk.clone());
+                    document.meta.heads.clone_from(heads);
                 }
-                document.meta.heads.clone_from(heads);
                 document.meta.changes += changes;
                 for orphan in orphans {
                     if !document
@@ -89,7 +86,11 @@ impl MemoryStore {
             WriteAction::Quarantine { reason } => document.meta.quarantine = Some(reason.clone()),
             WriteAction::DropPushed { number } => {
                 document.chunks.retain(|chunk| chunk.number != *number);
-                gone = document.chunks.is_empty() && document.orphans.is_empty();
+                if document.chunks.is_empty() {
+                    gone = document.orphans.is_empty();
+                    document.meta.heads.clear();
+                    document.meta.changes = 0;
+                }
             }
         }
         document.derive();
@@ -128,28 +129,6 @@ impl MemoryStore {
                 Answer::Documents(after.map(|(id, d)| (*id, d.meta.heads.clone())).collect())
             }
         }
-    }
-
-    /// The document as Automerge loads it from what is stored.
-    pub fn load(&self, id: DocumentId) -> Automerge {
-        let mut doc = Automerge::new();
-        for chunk in self
-            .documents
-            .get(&id)
-            .map_or(&[][..], |document| &document.chunks)
-        {
-            doc.load_incremental(&chunk.bytes).unwrap();
-        }
-        doc
-    }
-
-    /// All hashes that a restart would find, those of orphans excepted.
-    pub fn heads_and_ancestors(&self, id: DocumentId) -> BTreeSet<ChangeHash> {
-        super::hashes(&self.load(id))
-    }
-
-    pub fn heads(&self, id: DocumentId) -> Vec<ChangeHash> {
-        self.load(id).get_heads().iter().map(ours).collect()
     }
 }
 

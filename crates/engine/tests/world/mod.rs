@@ -534,3 +534,27 @@ pub fn hashes(doc: &Automerge) -> BTreeSet<ChangeHash> {
         .map(|change| ours(&change.hash()))
         .collect()
 }
+
+impl MemoryStore {
+    /// The document as Automerge loads it from what is stored.
+    pub fn load(&self, id: DocumentId) -> Automerge {
+        let mut doc = Automerge::new();
+        for chunk in self
+            .documents
+            .get(&id)
+            .map_or(&[][..], |document| &document.chunks)
+        {
+            doc.load_incremental(&chunk.bytes).unwrap();
+        }
+        doc
+    }
+
+    /// All hashes that a restart would find, those of orphans excepted.
+    pub fn heads_and_ancestors(&self, id: DocumentId) -> BTreeSet<ChangeHash> {
+        hashes(&self.load(id))
+    }
+
+    pub fn heads(&self, id: DocumentId) -> Vec<ChangeHash> {
+        self.load(id).get_heads().iter().map(ours).collect()
+    }
+}

@@ -1,0 +1,26 @@
+//! Durable: documents and sessions in SQLite files. No async, no network, no Automerge, no users.
+//!
+//! A group of documents is one file, [`GroupStore`]. What it says is stored has been fsynced. One thread writes,
+//! and many writes share one commit; another reads. Sessions lie in [`AccountStore`], which several processes use
+//! at once. `docs/storage.md` describes the files.
+
+mod account;
+mod checks;
+mod error;
+mod file;
+mod group;
+mod health;
+mod open;
+mod read;
+mod reader;
+mod row;
+mod schema;
+mod write;
+mod writer;
+
+pub use account::{AccountStore, NewSession, Session, SessionAccess};
+pub use error::{AccountError, OpenError, OpenProblem};
+pub use file::{DocumentSummary, FileError, GroupFile};
+pub use group::{Completion, GroupSettings, GroupStore};
+pub use health::{Health, HealthReader};
+pub use open::create_private_dir;

@@ -1,0 +1,181 @@
+//! The tables, and how older files become newer ones.
+
+use std::path::Path;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::{
+    error::{OpenError, OpenProblem},
+    open::{connect, connect_readonly, create_private_file, random_uuid},
+};
+
+/// A kind of file: how to know it, and the steps from an empty one to the newest format. A step that was ever
+/// released is never changed.
+pub(crate) struct Format {
+    /// `PRAGMA application_id`.
+    application_id: i64,
+    migrations: &'static [Migration],
+}
+
+type Migration = fn(&Transaction<'_>) -> Result<(), OpenProblem>;
+
+/// "gmsG"
+pub(crate) const GROUP: Format = Format {
+    application_id: 0x676d_7347,
+    migrations: &[group_1],
+};
+
+/// "gmsA"
+pub(crate) const ACCOUNT: Format = Format {
+    application_id: 0x676d_7341,
+    migrations: &[account_1],
+};
+
+fn group_1(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
+    transaction.execute_batch(
+        "CREATE TABLE properties (
+            name TEXT PRIMARY KEY,
+            value TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE documents (
+            number INTEGER PRIMARY KEY,
+            id BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+            heads BLOB NOT NULL CHECK (length(heads) % 32 = 0),
+            changes INTEGER NOT NULL,
+            next_chunk INTEGER NOT NULL,
+            snapshot_bytes INTEGER NOT NULL,
+            tail_bytes INTEGER NOT NULL,
+            pushed INTEGER NOT NULL,
+            orphans INTEGER NOT NULL,
+            quarantine TEXT,
+            created_at_ms INTEGER NOT NULL,
+            changed_at_ms INTEGER NOT NULL,
+            crc32 INTEGER NOT NULL
+        ) STRICT;
+
+        CREATE TABLE chunks (
+            document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+            number INTEGER NOT NULL,
+            kind INTEGER NOT NULL CHECK (kind IN (0, 1, 2)),
+            bytes BLOB NOT NULL,
+            crc32 INTEGER NOT NULL,
+            change_index BLOB CHECK ((kind = 0) = (change_index IS NOT NULL)),
+            index_crc32 INTEGER CHECK ((change_index IS NULL) = (index_crc32 IS NULL)),
+            PRIMARY KEY (document, number)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE orphans (
+            number INTEGER PRIMARY KEY,
+            document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+            hash BLOB NOT NULL CHECK (length(hash) = 32),
+            bytes BLOB NOT NULL,
+            crc32 INTEGER NOT NULL,
+            UNIQUE (document, hash)
+        ) STRICT;",
+    )?;
+    let uuid = random_uuid().map_err(std::io::Error::from)?;
+    transaction.execute(
+        "INSERT INTO properties VALUES ('storage_id', ?1), ('probe', '')",
+        [uuid],
+    )?;
+    Ok(())
+}
+
+fn account_1(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
+    transaction.execute_batch(
+        "CREATE TABLE sessions (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            access_group TEXT NOT NULL,
+            access TEXT NOT NULL CHECK (access IN ('read', 'write')),
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            revoked_at_ms INTEGER,
+            last_used_at_ms INTEGER
+        ) STRICT, WITHOUT ROWID;",
+    )?;
+    Ok(())
+}
+
+/// Opens a file for writing; makes it if it does not exist, and brings it to the newest format.
+pub(crate) fn open(path: &Path, format: &Format, cache_kib: u32) -> Result<Connection, OpenError> {
+    prepare(path, format, cache_kib).map_err(|problem| OpenError {
+        path: path.to_owned(),
+        problem: damage(problem),
+    })
+}
+
+fn prepare(path: &Path, format: &Format, cache_kib: u32) -> Result<Connection, OpenProblem> {
+    create_private_file(path)?;
+    let mut connection = connect(path, cache_kib)?;
+    let found = format.version_of(&connection)?;
+    for (migration, version) in format.migrations.iter().zip(1i64..).skip(found) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // another process may have been quicker
+        if format.version_of(&transaction)? >= usize::try_from(version).unwrap_or(usize::MAX) {
+            continue;
+        }
+        transaction.pragma_update(None, "application_id", format.application_id)?;
+        migration(&transaction)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if check != "ok" {
+        return Err(OpenProblem::Damaged { what: check });
+    }
+    Ok(connection)
+}
+
+/// Opens a file that exists, for reading alone.
+pub(crate) fn open_existing(
+    path: &Path,
+    format: &Format,
+    cache_kib: u32,
+) -> Result<Connection, OpenError> {
+    let open = || {
+        // SQLite would say no more than that it cannot open it
+        std::fs::metadata(path)?;
+        let connection = connect_readonly(path, cache_kib)?;
+        format.version_of(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|problem| OpenError {
+        path: path.to_owned(),
+        problem: damage(problem),
+    })
+}
+
+impl Format {
+    /// The version that a file is in, 0 for an empty one.
+    fn version_of(&self, connection: &Connection) -> Result<usize, OpenProblem> {
+        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let (found, application_id) = (number("user_version")?, number("application_id")?);
+        let fresh = found == 0 && application_id == 0;
+        if !fresh && application_id != self.application_id {
+            return Err(OpenProblem::Foreign { application_id });
+        }
+        let known = self.migrations.len();
+        usize::try_from(found)
+            .ok()
+            .filter(|found| *found <= known)
+            .ok_or(OpenProblem::TooNew {
+                found,
+                known: i64::try_from(known).unwrap_or(i64::MAX),
+            })
+    }
+}
+
+/// What SQLite reports as corruption is damage, whichever statement met it.
+pub(crate) fn damage(problem: OpenProblem) -> OpenProblem {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let OpenProblem::Sqlite(rusqlite::Error::SqliteFailure(error, message)) = &problem else {
+        return problem;
+    };
+    if matches!(error.code, DatabaseCorrupt | NotADatabase) {
+        let what = message.clone().unwrap_or_else(|| error.to_string());
+        return OpenProblem::Damaged { what };
+    }
+    problem
+}

@@ -1,0 +1,361 @@
+//! The one thread that writes a group's file.
+//!
+//! It takes all that waits, carries it out in one transaction, and reports once the commit is on disk: a commit
+//! costs one fsync, whoever shares it. While a commit is under way the next one gathers.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::Duration,
+};
+
+use engine::{
+    Ticket,
+    storage::{Answer, Fault, Write, WriteAction},
+};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use tracing::{error, info};
+
+use crate::{
+    group::{Completion, GroupSettings, Sink},
+    health::{Health, HealthWriter},
+    open::{connect, now_ms},
+    write::{Written, write},
+};
+
+/// Most writes of one commit.
+const COMMIT_WRITES_MAX: usize = 4_096;
+/// Bytes beyond which a commit gathers no more.
+const COMMIT_BYTES: usize = 8 << 20;
+/// How often the disk is tried while it refuses.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How much room there must be for the storage to be well again, in bytes.
+const PROBE_BYTES: i64 = 64 << 10;
+/// After so many writes in a row that fail alone, the rest of their commit is refused unseen.
+const FAILURES_MAX: usize = 4;
+
+type Request = (Ticket, Write);
+
+pub(crate) struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    settings: GroupSettings,
+    health: HealthWriter,
+    sink: Sink,
+    /// An fsync has failed: what the kernel then keeps and what the disk holds may differ for good, and no later
+    /// fsync tells. Nothing more is written in this run.
+    stopped: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        connection: Connection,
+        path: &Path,
+        settings: GroupSettings,
+        health: HealthWriter,
+        sink: Sink,
+    ) -> Self {
+        Self {
+            connection,
+            path: path.to_owned(),
+            settings,
+            health,
+            sink,
+            stopped: false,
+        }
+    }
+
+    /// Writes until nobody can submit any more.
+    pub(crate) fn run(mut self, queue: &Receiver<Vec<Request>>) {
+        loop {
+            let well = self.stopped || self.health.get() == Health::Good;
+            let first = if well {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                queue.recv_timeout(PROBE_EVERY)
+            };
+            match first {
+                Ok(first) => self.serve(gather(first, queue)),
+                Err(RecvTimeoutError::Timeout) => self.probe(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn serve(&mut self, mut requests: Vec<Request>) {
+        while !requests.is_empty() {
+            let rest = requests.split_off(requests.len().min(COMMIT_WRITES_MAX));
+            let completions = self.commit(&requests);
+            (self.sink)(completions);
+            requests = rest;
+        }
+    }
+
+    /// Writes them all in one transaction, or, if that fails, each that can be written.
+    fn commit(&mut self, requests: &[Request]) -> Vec<Completion> {
+        if self.stopped {
+            return refuse(requests, Fault::Failed);
+        }
+        match self.transact(requests) {
+            Ok(completions) => {
+                self.is_well();
+                completions
+            }
+            Err(error) => {
+                let fault = self.failed(&error);
+                match requests {
+                    [_, _, ..] if !self.stopped => self.one_by_one(requests),
+                    requests => refuse(requests, fault),
+                }
+            }
+        }
+    }
+
+    fn one_by_one(&mut self, requests: &[Request]) -> Vec<Completion> {
+        let mut completions = Vec::with_capacity(requests.len());
+        let mut failures = 0;
+        for (at, request) in requests.iter().enumerate() {
+            let one = std::slice::from_ref(request);
+            match self.transact(one) {
+                Ok(completion) => {
+                    failures = 0;
+                    completions.extend(completion);
+                }
+                Err(error) => {
+                    failures += 1;
+                    let fault = self.failed(&error);
+                    if failures == FAILURES_MAX || self.stopped {
+                        completions.extend(refuse(requests.get(at..).unwrap_or_default(), fault));
+                        return completions;
+                    }
+                    completions.extend(refuse(one, fault));
+                }
+            }
+        }
+        completions
+    }
+
+    /// One transaction: everything or nothing, fsynced when it returns.
+    fn transact(&mut self, requests: &[Request]) -> rusqlite::Result<Vec<Completion>> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now_ms = now_ms();
+        let mut completions = Vec::with_capacity(requests.len());
+        for (ticket, request) in requests {
+            let outcome = match write(&transaction, request, now_ms)? {
+                Written::Yes => Ok(Answer::Stored),
+                Written::OutOfOrder => Err(Fault::Failed),
+            };
+            completions.push(Completion {
+                ticket: *ticket,
+                outcome,
+            });
+        }
+        transaction.commit()?;
+        Ok(completions)
+    }
+
+    /// Finds out whose fault it was, says so if it is new, and sees to it that the next write finds a sound
+    /// connection.
+    fn failed(&mut self, error: &rusqlite::Error) -> Fault {
+        let file = self.path.display();
+        if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+            error!("{file}: cannot write to a document ({error})");
+            self.health.set_damaged();
+            return Fault::Failed;
+        }
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        self.stopped |= matches!(
+            code,
+            Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
+        );
+        let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull) && !self.stopped;
+        let (health, fault) = if is_full {
+            (Health::Full, Fault::Full)
+        } else {
+            (Health::Failed, Fault::Failed)
+        };
+        if self.health.set(health) != health {
+            if self.stopped {
+                error!(
+                    "{file}: the disk could not store a write ({error}); nothing more is written until a restart"
+                );
+            } else if is_full {
+                error!("{file}: no room on the disk; writes are refused until there is");
+            } else {
+                error!("{file}: cannot write ({error}); trying again every second");
+            }
+        }
+        if !self.stopped && !is_full {
+            self.reconnect();
+        }
+        fault
+    }
+
+    fn is_well(&self) {
+        if self.health.set(Health::Good) != Health::Good {
+            info!("{}: writes are stored again", self.path.display());
+        }
+    }
+
+    /// Whether the disk takes more than a little.
+    fn probe(&mut self) {
+        let probe = |value: &str, bytes: i64, connection: &Connection| {
+            connection.execute(value, [bytes]).map(drop)
+        };
+        let fill = "UPDATE properties SET value = hex(zeroblob(?1 / 2)) WHERE name = 'probe'";
+        let clear = "UPDATE properties SET value = '' WHERE name = 'probe' AND ?1 = 0";
+        let outcome = probe(fill, PROBE_BYTES, &self.connection)
+            .and_then(|()| probe(clear, 0, &self.connection));
+        match outcome {
+            Ok(()) => self.is_well(),
+            Err(error) => {
+                self.failed(&error);
+            }
+        }
+    }
+
+    /// A connection that met an I/O error may hold on to it.
+    fn reconnect(&mut self) {
+        // if there is none to be had, the old one fails again, and that is said
+        if let Ok(connection) = connect(&self.path, self.settings.cache_kib) {
+            self.connection = connection;
+        }
+    }
+}
+
+/// All that waits, up to the bounds of a commit.
+fn gather(first: Vec<Request>, queue: &Receiver<Vec<Request>>) -> Vec<Request> {
+    let mut requests = first;
+    let mut bytes: usize = requests.iter().map(weight).sum();
+    while requests.len() < COMMIT_WRITES_MAX && bytes < COMMIT_BYTES {
+        let Ok(more) = queue.try_recv() else { break };
+        bytes += more.iter().map(weight).sum::<usize>();
+        requests.extend(more);
+    }
+    requests
+}
+
+fn weight((_, write): &Request) -> usize {
+    match &write.action {
+        WriteAction::Append { chunk, orphans, .. } => {
+            let orphans: usize = orphans.iter().map(|orphan| orphan.bytes.len()).sum();
+            chunk.as_ref().map_or(0, |chunk| chunk.bytes.len()) + orphans
+        }
+        WriteAction::Replace {
+            snapshot, index, ..
+        } => snapshot.bytes.len() + index.len(),
+        WriteAction::Quarantine { .. } | WriteAction::DropPushed { .. } => 0,
+    }
+}
+
+fn refuse(requests: &[Request], fault: Fault) -> Vec<Completion> {
+    let refused = |(ticket, _): &Request| Completion {
+        ticket: *ticket,
+        outcome: Err(fault),
+    };
+    requests.iter().map(refused).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::{
+        ChangeHash, DocumentId,
+        storage::{ChunkKind, StoredChunk},
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{health::health, schema};
+
+    fn writer(folder: &TempDir) -> Writer {
+        let path = folder.path().join("group.db");
+        let connection = schema::open(&path, &schema::GROUP, 256).unwrap();
+        let settings = GroupSettings { cache_kib: 256 };
+        Writer::new(connection, &path, settings, health().0, Arc::new(drop))
+    }
+
+    fn append(document: u8, number: u64, length: usize) -> Request {
+        let chunk = StoredChunk {
+            number,
+            kind: ChunkKind::Tail,
+            bytes: vec![1; length].into(),
+        };
+        let action = WriteAction::Append {
+            chunk: Some(chunk),
+            heads: vec![ChangeHash::from_bytes([1; 32])],
+            changes: 1,
+            orphans: vec![],
+            adopted: vec![],
+        };
+        (
+            Ticket(0),
+            Write {
+                document: DocumentId::from_bytes([document; 16]),
+                action,
+            },
+        )
+    }
+
+    fn outcomes(writer: &mut Writer, requests: &[Request]) -> Vec<Result<Answer, Fault>> {
+        writer
+            .commit(requests)
+            .into_iter()
+            .map(|completion| completion.outcome)
+            .collect()
+    }
+
+    fn limit_pages(writer: &Writer, pages: i64) {
+        let limit =
+            writer
+                .connection
+                .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+        limit.unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_is_too_long_stores_the_rest_and_mends_itself() {
+        let folder = TempDir::new().unwrap();
+        let mut writer = writer(&folder);
+        // what SQLite then says is what it says of a full disk
+        limit_pages(&writer, 60);
+        let requests = [append(2, 0, 1 << 20), append(3, 0, 10), append(2, 1, 10)];
+        assert_eq!(
+            outcomes(&mut writer, &requests),
+            [Err(Fault::Full), Ok(Answer::Stored), Err(Fault::Failed)],
+            "the third builds on the first"
+        );
+        assert_eq!(
+            outcomes(&mut writer, &[append(4, 0, 1 << 20)]),
+            [Err(Fault::Full)]
+        );
+        assert_eq!(writer.health.get(), Health::Full);
+        limit_pages(&writer, 1);
+        writer.probe();
+        assert_eq!(writer.health.get(), Health::Full);
+        limit_pages(&writer, 1 << 20);
+        writer.probe();
+        assert_eq!(writer.health.get(), Health::Good);
+        assert_eq!(
+            outcomes(&mut writer, &[append(4, 0, 1 << 20)]),
+            [Ok(Answer::Stored)]
+        );
+    }
+
+    #[test]
+    fn after_an_fsync_that_failed_nothing_more_is_written() {
+        let folder = TempDir::new().unwrap();
+        let mut writer = writer(&folder);
+        let code = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
+        let fault = writer.failed(&rusqlite::Error::SqliteFailure(code, None));
+        assert_eq!(fault, Fault::Failed);
+        assert_eq!(
+            outcomes(&mut writer, &[append(1, 0, 10)]),
+            [Err(Fault::Failed)]
+        );
+        assert_eq!(writer.health.get(), Health::Failed);
+    }
+}

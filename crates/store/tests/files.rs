@@ -1,0 +1,261 @@
+//! Files that are damaged, foreign, newer, private, shared between processes, or without room.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+
+mod support;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read as _, Seek, SeekFrom, Write as _},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use engine::{
+    ChangeHash,
+    storage::{Answer, Fault, StoredChunk, Write, WriteAction},
+};
+use rusqlite::Connection;
+use store::{AccountStore, GroupFile, NewSession, OpenProblem, SessionAccess};
+use support::{TestStore, all_chunks, append, document};
+
+const CONTENT: &[u8] = b"nowhere else in the file stands this";
+
+/// Flips a bit in the middle of the only place where these bytes stand.
+fn flip_bit(path: &Path, bytes: &[u8]) {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut content = vec![];
+    file.read_to_end(&mut content).unwrap();
+    let mut places = content
+        .windows(bytes.len())
+        .enumerate()
+        .filter(|(_, window)| *window == bytes);
+    let (at, _) = places.next().unwrap();
+    assert_eq!(places.next(), None);
+    let at = at + bytes.len() / 2;
+    file.seek(SeekFrom::Start(at as u64)).unwrap();
+    file.write_all(&[content.get(at).unwrap() ^ 4]).unwrap();
+}
+
+fn damage_of(store: &mut TestStore) -> String {
+    let error = store.try_reopen().unwrap_err();
+    assert!(
+        matches!(error.problem, OpenProblem::Damaged { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("group.db"), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_flipped_bit_in_a_chunk_is_found_at_the_next_start() {
+    let mut store = TestStore::create();
+    store
+        .write(&append(document(1), 0, b"another document"))
+        .unwrap();
+    store.write(&append(document(2), 0, CONTENT)).unwrap();
+    store.close();
+    flip_bit(&store.path(), CONTENT);
+    let error = damage_of(&mut store);
+    assert!(error.contains("chunk 0 of document number 2"), "{error}");
+}
+
+#[test]
+fn a_flipped_bit_in_the_heads_is_found_at_the_next_start() {
+    let mut store = TestStore::create();
+    store.write(&append(document(1), 0, b"x")).unwrap();
+    store.close();
+    flip_bit(&store.path(), &[100; 32]);
+    let error = damage_of(&mut store);
+    assert!(error.contains(&document(1).to_string()), "{error}");
+}
+
+#[test]
+fn a_flipped_bit_in_an_index_is_found_at_the_next_start() {
+    let mut store = TestStore::create();
+    store.write(&append(document(1), 0, b"x")).unwrap();
+    store.write(&replace(CONTENT)).unwrap();
+    store.close();
+    flip_bit(&store.path(), CONTENT);
+    damage_of(&mut store);
+}
+
+fn replace(index: &'static [u8]) -> Write {
+    let action = WriteAction::Replace {
+        snapshot: StoredChunk {
+            number: 0,
+            kind: engine::storage::ChunkKind::Snapshot,
+            bytes: b"snapshot"[..].into(),
+        },
+        index: index.into(),
+        covers_through: 0,
+        heads: vec![ChangeHash::from_bytes([9; 32])],
+        changes: 1,
+    };
+    Write {
+        document: document(1),
+        action,
+    }
+}
+
+#[test]
+fn damage_that_happens_while_the_file_is_open_refuses_that_document_alone() {
+    let store = TestStore::create();
+    store.write(&append(document(1), 0, b"sound")).unwrap();
+    store.write(&append(document(2), 0, CONTENT)).unwrap();
+    let connection = Connection::open(store.path()).unwrap();
+    connection
+        .execute("UPDATE chunks SET bytes = x'00' WHERE document = 2", [])
+        .unwrap();
+    assert_eq!(store.read(&all_chunks(document(2))), Err(Fault::Failed));
+    assert!(matches!(
+        store.read(&all_chunks(document(1))),
+        Ok(Answer::Chunks { .. })
+    ));
+    assert_eq!(store.store().health_reader().get(), store::Health::Failed);
+}
+
+#[test]
+fn a_file_cut_in_half_is_damaged() {
+    let mut store = TestStore::create();
+    for number in 0..20 {
+        store
+            .write(&append(document(1), number, &[number; 3_000]))
+            .unwrap();
+    }
+    store.close();
+    let file = OpenOptions::new().write(true).open(store.path()).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    damage_of(&mut store);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_damaged() {
+    let mut store = TestStore::create();
+    store.close();
+    fs::write(store.path(), [7; 5_000]).unwrap();
+    damage_of(&mut store);
+}
+
+#[test]
+fn another_programs_database_is_left_alone() {
+    let mut store = TestStore::create();
+    store.close();
+    Connection::open(store.path())
+        .unwrap()
+        .pragma_update(None, "application_id", 42)
+        .unwrap();
+    let error = store.try_reopen().unwrap_err();
+    assert!(
+        matches!(error.problem, OpenProblem::Foreign { application_id: 42 }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_newer_versions_file_is_left_alone() {
+    let mut store = TestStore::create();
+    store.close();
+    Connection::open(store.path())
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let error = store.try_reopen().unwrap_err();
+    assert!(
+        matches!(error.problem, OpenProblem::TooNew { found: 99, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_storage_id_stays_and_the_files_are_private() {
+    let mut store = TestStore::create();
+    store.write(&append(document(1), 0, b"x")).unwrap();
+    let id = store.store().storage_id().to_owned();
+    for entry in fs::read_dir(store.folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+    }
+    store.reopen();
+    assert_eq!(store.store().storage_id(), id);
+}
+
+#[test]
+fn a_group_can_be_looked_into_while_it_is_open_and_after() {
+    let mut store = TestStore::create();
+    store.write(&append(document(1), 0, b"one")).unwrap();
+    for _ in 0..2 {
+        let file = GroupFile::open(&store.path()).unwrap();
+        let documents = file.documents().unwrap();
+        let [summary] = &documents[..] else {
+            panic!("{documents:?}")
+        };
+        assert_eq!(
+            (summary.id, summary.changes, summary.tail_bytes),
+            (document(1), 1, 3)
+        );
+        assert_eq!(file.document(document(1)).unwrap().as_ref(), Some(summary));
+        assert_eq!(file.document(document(9)).unwrap(), None);
+        let chunks = file.chunks(document(1)).unwrap();
+        assert_eq!(
+            chunks
+                .iter()
+                .map(|chunk| &chunk.bytes[..])
+                .collect::<Vec<_>>(),
+            [b"one"]
+        );
+        drop(file);
+        if store.is_open() {
+            store.close();
+        }
+    }
+    let missing = GroupFile::open(&store.folder.path().join("missing.db"));
+    assert!(missing.is_err_and(|error| error.to_string().contains("missing.db")));
+    assert!(!store.folder.path().join("missing.db").exists());
+}
+
+#[test]
+fn a_session_is_seen_by_another_process_and_revoked_by_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("account.db");
+    let (server, command) = (
+        AccountStore::open(&path).unwrap(),
+        AccountStore::open(&path).unwrap(),
+    );
+    let before = server.change_counter().unwrap();
+    let new = NewSession {
+        id: "s1".into(),
+        name: "laptop".into(),
+        group: "com.example.notes".into(),
+        access: SessionAccess::Read,
+        expires_at_ms: i64::MAX,
+    };
+    command.add(&new).unwrap();
+    assert!(command.add(&new).is_err(), "an id is used once");
+    assert_ne!(server.change_counter().unwrap(), before);
+    let session = server.session("s1").unwrap().unwrap();
+    assert_eq!(
+        (session.access, session.last_used_at_ms),
+        (SessionAccess::Read, None)
+    );
+    assert!(session.is_in_force(0));
+    server.touch("s1").unwrap();
+    assert!(
+        command
+            .session("s1")
+            .unwrap()
+            .unwrap()
+            .last_used_at_ms
+            .is_some()
+    );
+    assert!(command.revoke("s1").unwrap());
+    assert!(!command.revoke("s1").unwrap(), "it is revoked already");
+    assert!(!command.revoke("s2").unwrap(), "there is none");
+    assert!(!server.session("s1").unwrap().unwrap().is_in_force(0));
+    assert_eq!(server.sessions().unwrap().len(), 1);
+    assert_eq!(server.session("s2").unwrap(), None);
+}
