@@ -74,8 +74,12 @@ impl Orphans {
 
     /// Drops those that the graph has: stored by a write of which the engine never heard.
     pub(crate) fn retain_unlinked(&mut self, graph: &Graph) {
-        let linked: Vec<_> =
-            self.by_hash.keys().filter(|hash| graph.find(hash).is_some()).copied().collect();
+        let linked: Vec<_> = self
+            .by_hash
+            .keys()
+            .filter(|hash| graph.find(hash).is_some())
+            .copied()
+            .collect();
         linked.iter().for_each(|hash| drop(self.remove(hash)));
     }
 

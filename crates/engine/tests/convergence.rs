@@ -165,5 +165,11 @@ fn a_peer_whose_filter_was_wrong_is_heard_when_it_begins_anew() {
 /// a restart these were told to everybody.
 #[test]
 fn an_orphan_that_is_stored_says_nothing_of_heads() {
-    run(Plan { seed: 12304338536942981534, clients: 3, steps: 268, crashes: true, faults: true });
+    run(Plan {
+        seed: 12304338536942981534,
+        clients: 3,
+        steps: 268,
+        crashes: true,
+        faults: true,
+    });
 }
