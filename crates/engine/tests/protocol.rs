@@ -1,0 +1,566 @@
+//! What a client sees of the automerge-repo protocol, message by message.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends"
+)]
+
+mod world;
+
+use bytes::Bytes;
+use engine::{Access, Announce, ConnectionId, Input, Refusal, Settings};
+use minicbor::Encoder;
+use world::{Client, World, document, frame, join_frame, settings, sync_frame, talk};
+
+fn open(world: &mut World, connection: u64) -> ConnectionId {
+    let connection = ConnectionId(connection);
+    world.input(Input::Opened {
+        connection,
+        access: Access::Write,
+    });
+    connection
+}
+
+/// A client whose document is on the server already.
+fn pushed(world: &mut World, name: &str) -> Client {
+    let mut client = Client::new(name, document(7));
+    client.edit("one");
+    client.connect(world);
+    talk(world, std::slice::from_mut(&mut client));
+    assert_eq!(world.store.heads(document(7)), client.heads());
+    client
+}
+
+/// A sync message of one change and nothing else.
+fn message_with(change: &[u8]) -> Vec<u8> {
+    assert!(change.len() < 0x80, "its length takes one byte");
+    let mut message = vec![0x42, 0, 0, 0, 1, u8::try_from(change.len()).unwrap()];
+    message.extend(change);
+    message
+}
+
+#[test]
+fn join_is_answered_with_who_we_are_and_where_we_store() {
+    let mut world = World::new(settings());
+    let connection = open(&mut world, 100);
+    world.frame(connection, join_frame("alice"));
+    let peer = world.take(connection).unwrap();
+    assert_eq!(
+        (
+            peer.kind.as_str(),
+            peer.sender.as_str(),
+            peer.target.as_str()
+        ),
+        ("peer", "server", "alice")
+    );
+}
+
+#[test]
+fn whoever_breaks_the_handshake_is_told_why_and_closed() {
+    let id = document(7);
+    let mut versions = Encoder::new(Vec::new());
+    versions
+        .map(3)
+        .unwrap()
+        .str("type")
+        .unwrap()
+        .str("join")
+        .unwrap();
+    versions.str("senderId").unwrap().str("alice").unwrap();
+    versions
+        .str("supportedProtocolVersions")
+        .unwrap()
+        .array(1)
+        .unwrap()
+        .str("9")
+        .unwrap();
+    let cases: [(&[Bytes], Refusal); 6] = [
+        (
+            &[sync_frame("sync", "alice", id, &[0x42, 0, 0, 0, 0])],
+            Refusal::NotJoined,
+        ),
+        (&[frame(&[("type", "wat")], None)], Refusal::NotJoined),
+        (&[Bytes::from_static(&[0xf6])], Refusal::MalformedFrame),
+        (
+            &[versions.into_writer().into()],
+            Refusal::UnsupportedVersion,
+        ),
+        (
+            &[join_frame("alice"), join_frame("alice")],
+            Refusal::JoinedTwice,
+        ),
+        (
+            &[
+                join_frame("alice"),
+                sync_frame("sync", "bob", id, &[0x42, 0, 0, 0, 0]),
+            ],
+            Refusal::ForeignSender,
+        ),
+    ];
+    for (n, (frames, refusal)) in cases.into_iter().enumerate() {
+        let mut world = World::new(settings());
+        let connection = open(&mut world, n as u64);
+        frames
+            .iter()
+            .for_each(|frame| world.frame(connection, frame.clone()));
+        assert_eq!(world.closed.get(&connection), Some(&refusal), "case {n}");
+        let told = world.sent[&connection].back().unwrap();
+        assert_eq!(
+            (told.kind.as_str(), told.message.as_str()),
+            ("error", refusal.to_string().as_str())
+        );
+        assert!(world.asked.is_empty(), "case {n}: the store was asked");
+    }
+}
+
+#[test]
+fn an_unknown_document_is_unavailable_once_the_disk_was_asked_and_comes_when_it_appears() {
+    let mut world = World::new(settings());
+    let mut asker = Client::new("asker", document(7));
+    asker.connect(&mut world);
+    assert!(!asker.receive_one(&mut world), "the disk was not asked yet");
+    talk(&mut world, std::slice::from_mut(&mut asker));
+    assert!(asker.unavailable);
+    let mut clients = [asker, Client::new("writer", document(7))];
+    clients[1].edit("here");
+    clients[1].connect(&mut world);
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[0].value().as_deref(), Some("here"));
+}
+
+#[test]
+fn a_request_waits_for_a_peer_that_has_announced_the_document() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("coming");
+    writer.connect(&mut world);
+    world.settle();
+    let mut asker = Client::new("asker", document(7));
+    asker.connect(&mut world);
+    world.settle();
+    assert!(
+        !asker.receive_one(&mut world),
+        "the writer may still send it"
+    );
+    let mut clients = [writer, asker];
+    talk(&mut world, &mut clients);
+    assert!(!clients[1].unavailable);
+    assert_eq!(clients[1].value().as_deref(), Some("coming"));
+}
+
+#[test]
+fn a_request_does_not_wait_for_ever_or_for_a_peer_that_is_gone() {
+    for gone in [false, true] {
+        let mut world = World::new(settings());
+        let mut writer = Client::new("writer", document(7));
+        writer.edit("never");
+        writer.connect(&mut world);
+        world.settle();
+        let mut asker = Client::new("asker", document(7));
+        asker.connect(&mut world);
+        world.settle();
+        if gone {
+            writer.disconnect(&mut world);
+        } else {
+            world.pass_ms(3_001);
+        }
+        assert!(
+            asker.receive_one(&mut world) && asker.unavailable,
+            "gone: {gone}"
+        );
+    }
+}
+
+#[test]
+fn two_connections_with_one_peer_id_both_keep_their_service() {
+    let mut world = World::new(settings());
+    let first = pushed(&mut world, "tab");
+    let mut second = Client::new("tab", document(7));
+    second.doc.set_actor(b"another actor".as_slice().into());
+    second.connect(&mut world);
+    let mut clients = [first, second];
+    talk(&mut world, &mut clients);
+    for n in 0..2 {
+        clients[n].edit(&format!("from {n}"));
+        clients[n].send(&mut world);
+        talk(&mut world, &mut clients);
+        assert_eq!(clients[0].value(), Some(format!("from {n}")));
+        assert_eq!(clients[0].heads(), clients[1].heads());
+    }
+}
+
+#[test]
+fn a_read_only_session_reads_and_what_it_sends_is_stored_nowhere() {
+    let mut world = World::new(settings());
+    let writer = pushed(&mut world, "writer");
+    let before = world.store.heads(document(7));
+    let mut reader = Client::new("reader", document(7));
+    reader.connect_as(&mut world, Access::Read);
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[1].value().as_deref(), Some("one"));
+    assert!(
+        clients[1].state.peer_read_only,
+        "it was told that we take nothing"
+    );
+    clients[1].edit("not allowed");
+    clients[1].send(&mut world);
+    // and one that does not know the flag sends its changes all the same
+    let changes = clients[1].doc.get_changes(&[]);
+    let message = message_with(changes.last().unwrap().raw_bytes());
+    let connection = clients[1].connection.unwrap();
+    world.frame(
+        connection,
+        sync_frame("sync", "reader", document(7), &message),
+    );
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), before);
+    assert_eq!(clients[0].value().as_deref(), Some("one"));
+    assert!(!world.closed.contains_key(&connection));
+}
+
+#[test]
+fn a_session_that_may_write_again_is_asked_for_what_it_kept() {
+    let mut world = World::new(settings());
+    let writer = pushed(&mut world, "writer");
+    let mut reader = Client::new("reader", document(7));
+    reader.connect_as(&mut world, Access::Read);
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    clients[1].edit("later");
+    clients[1].send(&mut world);
+    talk(&mut world, &mut clients);
+    let connection = clients[1].connection.unwrap();
+    world.input(Input::AccessChanged {
+        connection,
+        access: Some(Access::Write),
+    });
+    clients[0].edit("goes on");
+    clients[0].send(&mut world);
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[0].heads(), clients[1].heads());
+}
+
+#[test]
+fn a_revoked_session_is_closed_and_hears_nothing_more() {
+    let mut world = World::new(settings());
+    let writer = pushed(&mut world, "writer");
+    let mut reader = Client::new("reader", document(7));
+    reader.connect(&mut world);
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    let connection = clients[1].connection.unwrap();
+    world.input(Input::AccessChanged {
+        connection,
+        access: None,
+    });
+    assert_eq!(world.closed.get(&connection), Some(&Refusal::SessionEnded));
+    world.sent.remove(&connection);
+    clients[0].edit("secret");
+    clients[0].send(&mut world);
+    talk(&mut world, &mut clients[..1]);
+    assert!(
+        world
+            .sent
+            .get(&connection)
+            .is_none_or(|frames| frames.is_empty())
+    );
+}
+
+fn ephemeral(sender: &str, count: u64) -> Bytes {
+    let mut e = Encoder::new(Vec::new());
+    e.map(6)
+        .unwrap()
+        .str("type")
+        .unwrap()
+        .str("ephemeral")
+        .unwrap();
+    e.str("senderId").unwrap().str(sender).unwrap();
+    e.str("documentId")
+        .unwrap()
+        .str(&document(7).to_string())
+        .unwrap();
+    e.str("sessionId").unwrap().str("session").unwrap();
+    e.str("count").unwrap().u64(count).unwrap();
+    e.str("data").unwrap().bytes(&[1, 2, 3]).unwrap();
+    e.into_writer().into()
+}
+
+#[test]
+fn ephemeral_messages_go_to_the_others_of_the_document_once() {
+    let mut world = World::new(settings());
+    let alice = pushed(&mut world, "alice");
+    let mut bob = Client::new("bob", document(7));
+    bob.connect(&mut world);
+    let mut clients = [alice, bob];
+    talk(&mut world, &mut clients);
+    let stranger = world.connect("stranger", Access::Write);
+    let [alice, bob] = [&clients[0], &clients[1]].map(|client| client.connection.unwrap());
+    for count in [1, 1, 2] {
+        world.frame(alice, ephemeral("alice", count));
+    }
+    world.frame(alice, ephemeral("somebody else", 9));
+    world.frame(stranger, ephemeral("stranger", 1));
+    let heard: Vec<_> = std::iter::from_fn(|| world.take(bob)).collect();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert_eq!(
+        (heard[0].sender.as_str(), heard[0].target.as_str()),
+        ("alice", "bob")
+    );
+    assert_eq!(heard[0].data, [1, 2, 3]);
+    assert!(world.take(alice).is_none() && world.take(stranger).is_none());
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn who_watches_our_storage_hears_of_heads_once_they_are_on_disk() {
+    let mut world = World::new(settings());
+    let mut client = pushed(&mut world, "alice");
+    let connection = client.connection.unwrap();
+    let mut e = Encoder::new(Vec::new());
+    e.map(3)
+        .unwrap()
+        .str("type")
+        .unwrap()
+        .str("remote-subscription-change")
+        .unwrap();
+    e.str("senderId").unwrap().str("alice").unwrap();
+    e.str("add")
+        .unwrap()
+        .array(2)
+        .unwrap()
+        .str("other")
+        .unwrap()
+        .str("storage")
+        .unwrap();
+    world.frame(connection, e.into_writer().into());
+    let told = world.take(connection).unwrap();
+    assert_eq!(told.kind, "remote-heads-changed");
+    let head = bs58::encode(client.heads()[0].as_bytes())
+        .with_check()
+        .into_string();
+    assert_eq!(told.new_head, Some(head));
+    client.edit("two");
+    client.send(&mut world);
+    assert!(world.take(connection).is_none(), "not on disk yet");
+    world.settle();
+    let frames: Vec<_> = std::iter::from_fn(|| world.take(connection)).collect();
+    let head = bs58::encode(client.heads()[0].as_bytes())
+        .with_check()
+        .into_string();
+    assert!(
+        frames
+            .iter()
+            .any(|frame| frame.new_head.as_ref() == Some(&head))
+    );
+}
+
+#[test]
+fn a_group_that_announces_tells_of_what_it_has_and_of_what_comes() {
+    let mut world = World::new(Settings {
+        announce: Announce::All,
+        ..settings()
+    });
+    let writer = pushed(&mut world, "writer");
+    let listener = world.connect("listener", Access::Write);
+    world.settle();
+    let told = world.take(listener).unwrap();
+    assert_eq!(
+        (told.kind.as_str(), told.document.clone()),
+        ("sync", document(7).to_string())
+    );
+    let mut other = Client::new("other", document(9));
+    other.edit("new");
+    other.connect(&mut world);
+    let mut clients = [writer, other];
+    talk(&mut world, &mut clients[1..]);
+    let told: Vec<_> = std::iter::from_fn(|| world.take(listener)).collect();
+    assert!(
+        told.iter()
+            .any(|frame| frame.document == document(9).to_string()),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_group_that_does_not_announce_says_nothing_unasked() {
+    let mut world = World::new(settings());
+    let mut writer = pushed(&mut world, "writer");
+    let listener = world.connect("listener", Access::Write);
+    writer.edit("more");
+    writer.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    assert!(world.take(listener).is_none());
+}
+
+#[test]
+fn messages_made_to_hurt_close_their_socket_and_leave_the_document_alone() {
+    let mut world = World::new(settings());
+    let mut client = pushed(&mut world, "honest");
+    // a pushed chunk becomes a snapshot when it has been looked at, so its kind says nothing here
+    let stored = |world: &World| {
+        let mut all = vec![];
+        for (id, document) in &world.store.documents {
+            let chunks = document.chunks.iter();
+            let chunks: Vec<_> = chunks
+                .map(|chunk| (chunk.number, chunk.bytes.clone()))
+                .collect();
+            all.push((*id, document.meta.heads.clone(), chunks));
+        }
+        all
+    };
+    let before = stored(&world);
+    let mut bad_checksum = message_with(client.doc.get_changes(&[])[0].raw_bytes());
+    *bad_checksum.last_mut().unwrap() ^= 1;
+    let hostile: [(&[u8], Refusal); 5] = [
+        (&[0x17; 200], Refusal::MalformedSync),
+        (
+            &[0x42, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3],
+            Refusal::MalformedSync,
+        ),
+        (&[0x42, 0, 0, 1, 0, 3, 1, 0, 7, 0], Refusal::MalformedSync),
+        (&[0x42, 0, 0, 0, 1, 3, 1, 2, 3], Refusal::MalformedChange),
+        (&bad_checksum, Refusal::MalformedChange),
+    ];
+    for (data, refusal) in hostile {
+        let connection = world.connect("hostile", Access::Write);
+        world.frame(connection, sync_frame("sync", "hostile", document(7), data));
+        world.settle();
+        assert_eq!(world.closed.get(&connection), Some(&refusal), "{data:02x?}");
+    }
+    assert_eq!(stored(&world), before);
+    client.edit("still served");
+    client.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut client));
+    assert_eq!(world.store.heads(document(7)), client.heads());
+}
+
+#[test]
+fn a_second_change_with_an_actors_sequence_number_is_refused() {
+    let mut world = World::new(settings());
+    let mut honest = pushed(&mut world, "twin");
+    honest.edit("two");
+    honest.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut honest));
+    // Another device with a copied actor: its second change is another one. Its own library refuses ours as we
+    // refuse its, so the change is sent without it.
+    let mut twin = Client::new("twin", document(7));
+    twin.edit("one");
+    twin.edit("not two");
+    let changes = twin.doc.get_changes(&[]);
+    let [common, second] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(common.hash(), honest.doc.get_changes(&[])[0].hash());
+    let connection = world.connect("twin", Access::Write);
+    let message = message_with(second.raw_bytes());
+    world.frame(
+        connection,
+        sync_frame("sync", "twin", document(7), &message),
+    );
+    world.settle();
+    assert_eq!(world.closed, [(connection, Refusal::ChangeSequence)].into());
+    assert_eq!(world.store.heads(document(7)), honest.heads());
+    honest.edit("three");
+    honest.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut honest));
+    assert_eq!(world.store.heads(document(7)), honest.heads());
+}
+
+#[test]
+fn a_whole_document_is_acknowledged_before_the_worker_has_looked_at_it() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    (0..40).for_each(|n| writer.edit(&n.to_string()));
+    writer.connect(&mut world);
+    while !world.asked.is_empty() {
+        world.store_some(usize::MAX);
+        while writer.receive_one(&mut world) {}
+    }
+    assert_eq!(world.jobs_done, 0);
+    let shared: Vec<_> = writer.state.shared_heads.iter().map(world::ours).collect();
+    assert_eq!(shared, writer.heads(), "acknowledged");
+    // another one is served once the worker has worked out what it is
+    let mut reader = Client::new("reader", document(7));
+    reader.connect(&mut world);
+    world.store_some(usize::MAX);
+    assert!(!reader.receive_one(&mut world));
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    assert_eq!(world.jobs_done, 1);
+    assert_eq!(clients[0].heads(), clients[1].heads());
+}
+
+#[test]
+fn a_document_that_cannot_be_loaded_is_dropped_with_who_pushed_it() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    (0..40).for_each(|n| writer.edit(&n.to_string()));
+    writer.connect(&mut world);
+    while !world.asked.is_empty() {
+        world.store_some(usize::MAX);
+        while writer.receive_one(&mut world) {}
+    }
+    world.pass_ms(5_000);
+    world.store_some(usize::MAX);
+    let (ticket, _) = world.jobs.pop_front().unwrap();
+    let outcome = engine::WorkOutcome::Invalid {
+        reason: "does not load".into(),
+    };
+    world.input(Input::Worked { ticket, outcome });
+    world.settle();
+    assert!(world.store.documents.is_empty());
+    assert_eq!(
+        world.closed.values().next(),
+        Some(&Refusal::UnloadableDocument)
+    );
+    let mut reader = Client::new("reader", document(7));
+    reader.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    assert!(reader.unavailable);
+}
+
+#[test]
+fn idle_graphs_leave_memory_and_come_back_when_they_are_needed() {
+    let mut world = World::new(settings());
+    let mut writer = pushed(&mut world, "writer");
+    world.pass_ms(3_000);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    writer.edit("two");
+    writer.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    assert!(world.engine.graph_bytes() > 0);
+    world.pass_ms(60_000);
+    world.pass_ms(60_000);
+    assert_eq!(world.engine.graph_bytes(), 0);
+    writer.edit("three");
+    writer.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    assert_eq!(world.store.heads(document(7)), writer.heads());
+}
+
+#[test]
+fn a_fresh_device_gets_snapshot_and_tail_and_has_nothing_to_say_to_them() {
+    let mut world = World::new(settings());
+    let mut writer = pushed(&mut world, "writer");
+    for n in 0..100 {
+        writer.edit(&n.to_string());
+        writer.send(&mut world);
+        talk(&mut world, std::slice::from_mut(&mut writer));
+        // longer than a compaction waits for quiet
+        world.pass_ms(300);
+        world.settle();
+    }
+    let stored = &world.store.documents[&document(7)];
+    assert!(
+        stored.meta.snapshot_bytes > 0 && stored.chunks.len() < 40,
+        "it was compacted"
+    );
+    let mut reader = Client::new("reader", document(7));
+    reader.connect(&mut world);
+    world.settle();
+    assert!(reader.receive_one(&mut world));
+    assert_eq!(reader.heads(), writer.heads(), "one message is enough");
+    world.settle();
+    assert!(!reader.receive_one(&mut world), "and nothing is answered");
+}
