@@ -1,0 +1,3 @@
+import { runAdapterContract } from "../lib/adapter-contract.js";
+
+await runAdapterContract("2.5.6");

@@ -1,0 +1,187 @@
+//! The command line.
+
+mod dev;
+mod docs;
+mod token;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    http::TryIt,
+    run::Server,
+    settings::{self, LogLevel, Settings, SettingsFlags, SettingsProblems},
+    worker,
+};
+
+/// Exit code: what was asked for has failed.
+const FAILED: u8 = 1;
+/// Exit code: what was asked for makes no sense, or the settings do not. Source: sysexits.h, EX_USAGE.
+const USAGE: u8 = 64;
+
+/// A personal sync server for local-first apps.
+#[derive(Parser)]
+#[command(name = "groundmist-sync", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(#[command(flatten)] SettingsFlags),
+    /// Run a server for development: on this machine alone, with a token that everybody here may use
+    Dev(dev::Dev),
+    /// Make, list and revoke sync tokens, also while the server runs
+    Token {
+        #[command(subcommand)]
+        command: token::Command,
+    },
+    /// Look at documents, also while the server runs
+    Docs {
+        #[command(subcommand)]
+        command: docs::Command,
+    },
+    /// Show the settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// What the server starts for work on whole documents
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        address_space_bytes: u64,
+        #[arg(long)]
+        job_seconds_max: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Every setting with its value and where that comes from
+    Show {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: SettingsFlags,
+    },
+    /// A config.toml with every setting explained
+    Example,
+}
+
+/// Where the data are, for commands that need no more.
+#[derive(Args, Clone)]
+struct DataFlags {
+    /// Where the data are [default: .data]
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// The settings file [default: config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl DataFlags {
+    fn settings(self) -> Result<Settings, SettingsProblems> {
+        let Self { data_dir, config } = self;
+        Settings::of_process(&SettingsFlags {
+            data_dir,
+            config,
+            ..SettingsFlags::default()
+        })
+    }
+}
+
+/// A command that was asked for wrongly: exit code 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Runs the command of this process.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            return match error.print() {
+                Ok(()) if asked_for => ExitCode::SUCCESS,
+                _ => USAGE.into(),
+            };
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("groundmist-sync: {error:#}");
+            let usage = error.is::<SettingsProblems>() || error.is::<UsageError>();
+            if usage { USAGE.into() } else { FAILED.into() }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(flags) => {
+            let settings = Settings::of_process(&flags)?;
+            log(settings.log);
+            runtime()?.block_on(async {
+                Server::start(&settings, TryIt::Hidden)
+                    .await?
+                    .run_until_signal()
+                    .await
+            })
+        }
+        Command::Dev(dev) => dev.run(),
+        Command::Token { command } => command.run(),
+        Command::Docs { command } => command.run(),
+        Command::Config { command } => command.run(),
+        Command::Worker {
+            address_space_bytes,
+            job_seconds_max,
+        } => Ok(worker::run_child(address_space_bytes, job_seconds_max)?),
+    }
+}
+
+impl ConfigCommand {
+    fn run(self) -> Result<()> {
+        let Self::Show { json, flags } = self else {
+            print!("{}", settings::example());
+            return Ok(());
+        };
+        let settings = Settings::of_process(&flags)?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(settings.describe())?);
+            return Ok(());
+        }
+        for row in settings.describe() {
+            println!("{:<28} {:<24} {}", row.key, row.value, row.source);
+        }
+        Ok(())
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}
+
+/// Logs to standard error: standard output is for what was asked for.
+fn log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,275 @@
+//! `groundmist-sync docs`.
+
+use std::{fs, io::Write, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use clap::Subcommand;
+use engine::DocumentId;
+use serde::Serialize;
+use store::{DocumentSummary, GroupFile};
+
+use super::{DataFlags, runtime, token::timestamp};
+use crate::{
+    group::Group,
+    run::worker_settings,
+    settings::Settings,
+    worker::{ExportFormat, Worker},
+};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List the documents
+    Ls {
+        /// Those of one group alone
+        #[arg(long)]
+        group: Option<Group>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataFlags,
+    },
+    /// Say what there is to say of a document
+    Show {
+        /// Its id, with or without `automerge:` before it
+        #[arg(value_parser = parse_id)]
+        id: DocumentId,
+        /// Its group, if it is in several
+        #[arg(long)]
+        group: Option<Group>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataFlags,
+    },
+    /// Write a document to standard output, or to a file
+    Export {
+        /// Its id, with or without `automerge:` before it
+        #[arg(value_parser = parse_id)]
+        id: DocumentId,
+        /// Its group, if it is in several
+        #[arg(long)]
+        group: Option<Group>,
+        /// An Automerge file, or its values as JSON
+        #[arg(long, value_enum, default_value = "automerge")]
+        format: ExportFormat,
+        /// The file; one that exists is not overwritten
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        data: DataFlags,
+    },
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<()> {
+        match self {
+            Self::Ls { group, json, data } => ls(&data.settings()?, group, json),
+            Self::Show {
+                id,
+                group,
+                json,
+                data,
+            } => {
+                let found = find(&data.settings()?, id, group)?;
+                show(&Row::new(&found.group, &found.summary), json)
+            }
+            Self::Export {
+                id,
+                group,
+                format,
+                output,
+                data,
+            } => {
+                let settings = data.settings()?;
+                let found = find(&settings, id, group)?;
+                let bytes = export(&settings, &found, format)?;
+                write_out(&bytes, output)
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    id: String,
+    group: String,
+    heads: Vec<String>,
+    changes: u64,
+    snapshot_bytes: u64,
+    tail_bytes: u64,
+    waiting_changes: u64,
+    indexed: bool,
+    created_at: String,
+    changed_at: String,
+    quarantine: Option<String>,
+}
+
+impl Row {
+    fn new(group: &Group, summary: &DocumentSummary) -> Self {
+        Self {
+            id: summary.id.to_string(),
+            group: group.to_string(),
+            heads: summary.heads.iter().map(ToString::to_string).collect(),
+            changes: summary.changes,
+            snapshot_bytes: summary.snapshot_bytes,
+            tail_bytes: summary.tail_bytes,
+            waiting_changes: summary.orphans,
+            indexed: !summary.has_pushed,
+            created_at: timestamp(summary.created_at_ms),
+            changed_at: timestamp(summary.changed_at_ms),
+            quarantine: summary.quarantine.clone(),
+        }
+    }
+}
+
+struct Found {
+    group: Group,
+    file: GroupFile,
+    summary: DocumentSummary,
+}
+
+/// The groups that have a file, or the one that is asked for.
+fn groups(settings: &Settings, group: Option<Group>) -> Result<Vec<(Group, PathBuf)>> {
+    let folder = settings.data_dir.join("groups");
+    let path_of = |group: &Group| folder.join(format!("{group}.db"));
+    if let Some(group) = group {
+        let path = path_of(&group);
+        if !path.exists() {
+            bail!(
+                "there is no group {group} in {}",
+                settings.data_dir.display()
+            );
+        }
+        return Ok(vec![(group, path)]);
+    }
+    let entries = fs::read_dir(&folder)
+        .with_context(|| format!("there are no groups in {}", settings.data_dir.display()))?;
+    let mut groups = vec![];
+    for entry in entries {
+        let name = entry?.file_name();
+        let name = name.to_str().and_then(|name| name.strip_suffix(".db"));
+        if let Some(group) = name.and_then(|name| name.parse::<Group>().ok()) {
+            groups.push((group.clone(), path_of(&group)));
+        }
+    }
+    groups.sort();
+    Ok(groups)
+}
+
+fn find(settings: &Settings, id: DocumentId, group: Option<Group>) -> Result<Found> {
+    let mut found = vec![];
+    for (group, path) in groups(settings, group)? {
+        let file = GroupFile::open(&path)?;
+        if let Some(summary) = file.document(id)? {
+            found.push(Found {
+                group,
+                file,
+                summary,
+            });
+        }
+    }
+    if found.len() > 1 {
+        let groups: Vec<_> = found.iter().map(|found| found.group.to_string()).collect();
+        bail!(
+            "{id} is in several groups; choose one with --group: {}",
+            groups.join(", ")
+        );
+    }
+    found
+        .pop()
+        .with_context(|| format!("there is no document {id}; `docs ls` shows those that there are"))
+}
+
+fn ls(settings: &Settings, group: Option<Group>, json: bool) -> Result<()> {
+    let mut rows = vec![];
+    for (group, path) in groups(settings, group)? {
+        let documents = GroupFile::open(&path)?.documents()?;
+        rows.extend(documents.iter().map(|summary| Row::new(&group, summary)));
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    for row in &rows {
+        let bytes = row.snapshot_bytes + row.tail_bytes;
+        let quarantined = if row.quarantine.is_some() {
+            "  quarantined"
+        } else {
+            ""
+        };
+        println!(
+            "{}  {}  {} changes  {bytes} bytes  {}{quarantined}",
+            row.id, row.group, row.changes, row.changed_at
+        );
+    }
+    Ok(())
+}
+
+fn show(row: &Row, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(row)?);
+        return Ok(());
+    }
+    println!("document     {}", row.id);
+    println!("group        {}", row.group);
+    println!("changes      {}", row.changes);
+    println!("snapshot     {} bytes", row.snapshot_bytes);
+    println!("tail         {} bytes", row.tail_bytes);
+    println!("created      {}", row.created_at);
+    println!("last change  {}", row.changed_at);
+    for head in &row.heads {
+        println!("head         {head}");
+    }
+    if row.waiting_changes > 0 {
+        println!(
+            "waiting      {} changes whose dependencies have not come",
+            row.waiting_changes
+        );
+    }
+    if !row.indexed {
+        println!("pushed       a whole document that has not been looked at yet");
+    }
+    if let Some(reason) = &row.quarantine {
+        println!("quarantined  {reason}; it still syncs, but is not compacted");
+    }
+    Ok(())
+}
+
+fn export(settings: &Settings, found: &Found, format: ExportFormat) -> Result<Bytes> {
+    let chunks = found.file.chunks(found.summary.id)?;
+    let chunks: Vec<u8> = chunks
+        .iter()
+        .flat_map(|chunk| chunk.bytes.iter().copied())
+        .collect();
+    let limits = worker_settings(settings)?;
+    runtime()?.block_on(async {
+        let worker = Worker::start(limits);
+        let exported = worker.export(chunks.into(), format).await;
+        worker.stop().await;
+        Ok(exported?)
+    })
+}
+
+fn write_out(bytes: &[u8], output: Option<PathBuf>) -> Result<()> {
+    match output {
+        None => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes)?;
+            Ok(out.flush()?)
+        }
+        Some(path) => {
+            let mut file = fs::File::create_new(&path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            file.write_all(bytes)?;
+            Ok(file.sync_all()?)
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<DocumentId, engine::ids::InvalidDocumentId> {
+    text.strip_prefix("automerge:").unwrap_or(text).parse()
+}

@@ -1,0 +1,193 @@
+//! `groundmist-sync token`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use serde::Serialize;
+use store::{Session, SessionAccess};
+
+use super::{DataFlags, UsageError};
+use crate::{
+    group::Group,
+    run::open_door,
+    session::{SessionId, now_ms},
+};
+
+/// Longest name of a token, in bytes.
+const NAME_BYTES_MAX: usize = 200;
+/// Longest life of a token.
+const TTL_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make a token and print it, and nothing else
+    Add {
+        /// The group whose documents it opens, such as xyz.groundmist.library
+        #[arg(long)]
+        group: Group,
+        /// Let it read only
+        #[arg(long)]
+        read_only: bool,
+        /// How long it is good, such as 30m, 12h or 90d
+        #[arg(long, value_name = "TIME", default_value = "12h", value_parser = parse_ttl)]
+        ttl: Duration,
+        /// What to call it in `token ls`
+        #[arg(long, default_value = "", value_parser = parse_name)]
+        name: String,
+        #[command(flatten)]
+        data: DataFlags,
+    },
+    /// List the sessions that tokens name
+    Ls {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Those that were revoked or have expired too
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        data: DataFlags,
+    },
+    /// Revoke a token; its sockets are closed within a second
+    Rm {
+        /// Its session's id, as `token ls` shows it
+        id: SessionId,
+        #[command(flatten)]
+        data: DataFlags,
+    },
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<()> {
+        match self {
+            Self::Add {
+                group,
+                read_only,
+                ttl,
+                name,
+                data,
+            } => {
+                let door = open_door(&data.settings()?)?;
+                let access = if read_only {
+                    SessionAccess::Read
+                } else {
+                    SessionAccess::Write
+                };
+                let (_, token) = door.open_session(&group, access, &name, ttl.as_secs())?;
+                println!("{token}");
+                Ok(())
+            }
+            Self::Ls { json, all, data } => {
+                let sessions = open_door(&data.settings()?)?.accounts().sessions()?;
+                let rows = sessions
+                    .iter()
+                    .map(Row::new)
+                    .filter(|row| all || row.state == State::InForce);
+                print(&rows.collect::<Vec<_>>(), json)
+            }
+            Self::Rm { id, data } => {
+                let revoked = open_door(&data.settings()?)?
+                    .accounts()
+                    .revoke(id.as_str())?;
+                if !revoked {
+                    bail!("no session {id} that could be revoked; `token ls` shows those that can");
+                }
+                println!("revoked {id}");
+                Ok(())
+            }
+        }
+    }
+}
+
+#[derive(Serialize, PartialEq, Eq, Clone, Copy)]
+#[serde(rename_all = "camelCase")]
+enum State {
+    InForce,
+    Expired,
+    Revoked,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row<'a> {
+    id: &'a str,
+    name: &'a str,
+    group: &'a str,
+    access: &'static str,
+    state: State,
+    created_at: String,
+    expires_at: String,
+    last_used_at: Option<String>,
+}
+
+impl<'a> Row<'a> {
+    fn new(session: &'a Session) -> Self {
+        Self {
+            id: &session.id,
+            name: &session.name,
+            group: &session.group,
+            access: match session.access {
+                SessionAccess::Read => "read",
+                SessionAccess::Write => "write",
+            },
+            state: match session.revoked_at_ms {
+                Some(_) => State::Revoked,
+                None if session.is_in_force(now_ms()) => State::InForce,
+                None => State::Expired,
+            },
+            created_at: timestamp(session.created_at_ms),
+            expires_at: timestamp(session.expires_at_ms),
+            last_used_at: session.last_used_at_ms.map(timestamp),
+        }
+    }
+}
+
+fn print(rows: &[Row<'_>], json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(rows)?);
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("no tokens; `groundmist-sync token add --group ...` makes one");
+    }
+    for row in rows {
+        let state = match row.state {
+            State::InForce => String::new(),
+            State::Expired => "  expired".into(),
+            State::Revoked => "  revoked".into(),
+        };
+        let used = row.last_used_at.as_deref().unwrap_or("never");
+        println!(
+            "{}  {:5}  {}  until {}  last used {used}{state}  {}",
+            row.id, row.access, row.group, row.expires_at, row.name
+        );
+    }
+    Ok(())
+}
+
+/// A time as RFC 3339 has it.
+pub(super) fn timestamp(ms: i64) -> String {
+    let since_epoch = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    let time: SystemTime = UNIX_EPOCH + since_epoch;
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, UsageError> {
+    let allowed = || UsageError("a time from 1s to 10 years, such as 30m, 12h or 90d".into());
+    let ttl = humantime::parse_duration(text).map_err(|_| allowed())?;
+    if (Duration::from_secs(1)..=TTL_MAX).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err(allowed())
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, UsageError> {
+    if text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(UsageError(
+            "at most 200 bytes, without control characters".into(),
+        ));
+    }
+    Ok(text.into())
+}

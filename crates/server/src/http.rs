@@ -1,0 +1,165 @@
+//! What the server says over HTTP: that it runs, how it is, the try-it page, and the way to a WebSocket.
+
+mod page;
+mod upgrade;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tracing::{debug, warn};
+
+use crate::{
+    session::Door,
+    sync::{Health, Hub},
+};
+
+/// What `GET /` has always answered.
+pub const GREETING: &str = "👍 Groundmist personal sync server is running";
+/// How long a client may take to send the head of a request.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long to wait when the system has no socket left to accept.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// What the handlers share.
+pub struct App {
+    /// The documents.
+    pub hub: Hub,
+    /// Who may reach them.
+    pub door: Door,
+    /// Whether the try-it page is there.
+    pub try_it: TryIt,
+}
+
+/// Whether the server offers the try-it page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryIt {
+    /// Under `/try/`.
+    Served,
+    /// Not at all.
+    Hidden,
+}
+
+/// The routes.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(root))
+        .route("/sync", get(sync))
+        .route("/xrpc/_health", get(health));
+    if app.try_it == TryIt::Served {
+        router = router
+            .route(
+                "/try",
+                get(async || axum::response::Redirect::permanent("/try/")),
+            )
+            .route("/try/", get(async || page::file("index.html")))
+            .route("/try/{name}", get(page::named_file));
+    }
+    router.with_state(app)
+}
+
+async fn root(State(app): State<Arc<App>>, request: Request) -> Response {
+    if upgrade::is_asked_for(request.headers()) {
+        return upgrade::websocket(&app, request).await;
+    }
+    if wants_html(request.headers()) {
+        return Html(page::GREETING_PAGE).into_response();
+    }
+    GREETING.into_response()
+}
+
+async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
+    if upgrade::is_asked_for(request.headers()) {
+        return upgrade::websocket(&app, request).await;
+    }
+    let upgrade = [(header::UPGRADE, "websocket")];
+    (
+        StatusCode::UPGRADE_REQUIRED,
+        upgrade,
+        "this is a WebSocket endpoint\n",
+    )
+        .into_response()
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+    let problem = match app.hub.health() {
+        Health::Good => return axum::Json(version).into_response(),
+        Health::Full => "StorageFull",
+        Health::Failed => "StorageFailed",
+    };
+    let body = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "error": problem });
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response()
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Serves until `stop` says so; then accepts nothing more, and leaves the open connections to themselves.
+pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let router = router(app);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // small messages that follow each other must not wait for an acknowledgement
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!("a connection was gone before it was served: {error}");
+                    continue;
+                }
+                tokio::spawn(connection(stream, router.clone(), stop.clone()));
+            }
+            Err(error) => {
+                warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: tokio::net::TcpStream,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = TowerToHyperService::new(router);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!("a connection ended early: {error}");
+    }
+}
+
+/// Waits until `stop` says so, or is gone.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}

@@ -1,0 +1,177 @@
+//! From a request to a WebSocket: who asks is found out before anything is upgraded.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::derive_accept_key,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use tracing::{debug, error, info};
+
+use super::App;
+use crate::session::Refused;
+
+/// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
+const TOKEN_PROTOCOL: &str = "groundmist.token.";
+/// Bytes that are read from a socket at once; each socket has a buffer of this size.
+const READ_BUFFER_BYTES: usize = 4_096;
+
+/// Whether a request wants a WebSocket. Source: RFC 6455, section 4.2.1.
+pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE);
+    upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Admits and upgrades, or says why not.
+pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response {
+    let Some(token) = find_token(&request) else {
+        return refused("a token is missing: ?token=, Authorization: Bearer, or a subprotocol");
+    };
+    let admitted = match app.door.admit(&token.text) {
+        Ok(admitted) => admitted,
+        Err(Refused::Account(problem)) => {
+            error!("cannot look up a session: {problem}");
+            return unavailable();
+        }
+        Err(reason) => {
+            info!(%reason, "refused a WebSocket");
+            return refused("the token is not valid here");
+        }
+    };
+    let Some(key) = websocket_key(request.headers()) else {
+        let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
+        return (
+            StatusCode::BAD_REQUEST,
+            version,
+            "not a WebSocket handshake\n",
+        )
+            .into_response();
+    };
+    let (hub, group) = (app.hub.clone(), admitted.group.clone());
+    // opening a group's file takes the disk a moment
+    let is_there = tokio::task::spawn_blocking(move || hub.has_group(&group)).await;
+    if !is_there.unwrap_or(false) {
+        return unavailable();
+    }
+    let (hub, on_upgrade) = (app.hub.clone(), hyper::upgrade::on(&mut request));
+    tokio::spawn(async move {
+        match on_upgrade.await {
+            Ok(upgraded) => {
+                let io = TokioIo::new(upgraded);
+                let config = Some(websocket_config());
+                let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
+                hub.serve(socket, admitted).await;
+            }
+            Err(error) => debug!("a WebSocket was gone before it began: {error}"),
+        }
+    });
+    switching(&key, token.protocol.as_ref())
+}
+
+fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(engine::limits::FRAME_BYTES_MAX))
+        .max_frame_size(Some(engine::limits::FRAME_BYTES_MAX))
+}
+
+struct FoundToken {
+    text: String,
+    /// The subprotocol that it came as, which must be echoed.
+    protocol: Option<HeaderValue>,
+}
+
+fn find_token(request: &Request) -> Option<FoundToken> {
+    let plain = |text: &str| FoundToken {
+        text: text.into(),
+        protocol: None,
+    };
+    let headers = request.headers();
+    bearer(headers)
+        .map(plain)
+        .or_else(|| token_protocol(headers))
+        .or_else(|| token_parameter(request.uri().query()?).map(plain))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+}
+
+fn token_protocol(headers: &HeaderMap) -> Option<FoundToken> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut names = offered
+        .filter_map(|names| names.to_str().ok())
+        .flat_map(|names| names.split(','));
+    let name = names
+        .find(|name| name.trim().starts_with(TOKEN_PROTOCOL))?
+        .trim();
+    let text = name.strip_prefix(TOKEN_PROTOCOL)?.to_owned();
+    Some(FoundToken {
+        text,
+        protocol: HeaderValue::from_str(name).ok(),
+    })
+}
+
+/// A token needs no percent-encoding, so none is undone.
+fn token_parameter(query: &str) -> Option<&str> {
+    query
+        .split('&')
+        .find_map(|parameter| parameter.strip_prefix("token="))
+}
+
+/// The key of a handshake that is one. Source: RFC 6455, section 4.2.1.
+fn websocket_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let connection = headers.get(header::CONNECTION)?.to_str().ok()?;
+    let upgrades = connection
+        .split(',')
+        .any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION)? == "13";
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    (upgrades && version && key.len() == 24).then(|| key.clone())
+}
+
+fn switching(key: &HeaderValue, protocol: Option<&HeaderValue>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(protocol) = protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol.clone());
+    }
+    response
+}
+
+fn refused(reason: &'static str) -> Response {
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, format!("{reason}\n")).into_response()
+}
+
+fn unavailable() -> Response {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the storage is unavailable, try again later\n",
+    )
+        .into_response()
+}

@@ -1,0 +1,214 @@
+//! A running server: from its settings to its end.
+
+use std::{
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use store::AccountStore;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    http::{self, App, TryIt},
+    session::{Door, SessionId},
+    settings::Settings,
+    sync::{Hub, HubSettings},
+    token::TokenKey,
+    worker::WorkerSettings,
+};
+
+/// How often the server looks whether sessions have ended.
+const SESSIONS_EVERY: Duration = Duration::from_millis(250);
+/// After how many looks it writes down which sessions were used: twice a minute.
+const LOOKS_PER_NOTE: u32 = 120;
+/// How long the end may take, in all.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(4);
+
+/// A server that runs.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its handlers share.
+    pub app: Arc<App>,
+    stop: watch::Sender<bool>,
+    tasks: [JoinHandle<()>; 2],
+    // held until the end: there is one server to a data directory
+    _lock: File,
+}
+
+impl Server {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// What keeps it from starting, in words for its operator.
+    pub async fn start(settings: &Settings, try_it: TryIt) -> Result<Self> {
+        let data_dir = &settings.data_dir;
+        store::create_private_dir(data_dir)
+            .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+        let lock = lock(data_dir)?;
+        let door = open_door(settings)?;
+        let hub = Hub::start(hub_settings(settings)?)?;
+        let wanted = SocketAddr::new(settings.listen, settings.port);
+        let listener = TcpListener::bind(wanted).await.with_context(|| {
+            format!("cannot listen on {wanted}; is another server running there?")
+        })?;
+        let address = listener.local_addr()?;
+        let app = Arc::new(App { hub, door, try_it });
+        let (stop, stopped) = watch::channel(false);
+        let tasks = [
+            tokio::spawn(http::serve(listener, Arc::clone(&app), stopped.clone())),
+            tokio::spawn(watch_sessions(Arc::clone(&app), stopped)),
+        ];
+        info!(version = env!("CARGO_PKG_VERSION"), %address, data_dir = %data_dir.display(), "running");
+        Ok(Self {
+            address,
+            app,
+            stop,
+            tasks,
+            _lock: lock,
+        })
+    }
+
+    /// Serves until the process is told to end, and then ends.
+    ///
+    /// # Errors
+    /// If the process cannot listen to signals.
+    pub async fn run_until_signal(self) -> Result<()> {
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Accepts nothing more, stores what came in, closes all sockets with 1001.
+    pub async fn stop(self) {
+        info!("shutting down");
+        self.stop.send_replace(true);
+        let end = async {
+            self.app.hub.clone().shutdown().await;
+            for task in self.tasks {
+                task.await.ok();
+            }
+        };
+        if timeout(SHUTDOWN_TIME_MAX, end).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+        note_used(&self.app);
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File> {
+    let path = data_dir.join("server.lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another server is using the data directory {}; stop it, or choose another with --data-dir",
+            data_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// The door of a data directory, which is made if it does not exist.
+///
+/// # Errors
+/// If the key or the account database cannot be used.
+pub fn open_door(settings: &Settings) -> Result<Door> {
+    let data_dir = &settings.data_dir;
+    store::create_private_dir(data_dir)
+        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let accounts = AccountStore::open(&data_dir.join("account.db"))?;
+    Ok(Door::new(accounts, TokenKey::new(&settings.signing_key()?)))
+}
+
+/// How the settings limit the worker process, which is this binary.
+///
+/// # Errors
+/// If the binary cannot be found.
+pub fn worker_settings(settings: &Settings) -> Result<WorkerSettings> {
+    Ok(WorkerSettings {
+        program: this_binary()?,
+        address_space_bytes: settings.worker.address_space_bytes,
+        job_seconds_max: settings.worker.job_seconds_max,
+        idle_ms: settings.worker.idle_ms,
+    })
+}
+
+/// The path of the running binary; also right after it was replaced by a newer one.
+fn this_binary() -> Result<PathBuf> {
+    let own = PathBuf::from("/proc/self/exe");
+    if own.exists() {
+        return Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id())));
+    }
+    std::env::current_exe().context("cannot find this binary, which the worker process runs")
+}
+
+fn hub_settings(settings: &Settings) -> Result<HubSettings> {
+    Ok(HubSettings {
+        data_dir: settings.data_dir.clone(),
+        // a new name for each run: what clients remember of a peer belongs to the storage id
+        peer_id: format!("groundmist-sync-{}", SessionId::random()?),
+        announce: settings.announce.clone(),
+        compaction: settings.compaction,
+        graph_bytes_max: settings.memory.graph_bytes_max,
+        graph_idle_ms: settings.memory.graph_idle_ms,
+        worker: worker_settings(settings)?,
+    })
+}
+
+/// Closes the sockets of sessions that were revoked, by whichever process, or whose time is over.
+async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut looks = interval(SESSIONS_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = None;
+    for look in 1u32.. {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = http::stopped(&mut stop) => return,
+        }
+        if look.is_multiple_of(LOOKS_PER_NOTE) {
+            note_used(&app);
+        }
+        let counter = app.door.change_counter().ok();
+        // besides what others change, time passes: every second is soon enough
+        if counter.is_some() && counter == seen && !look.is_multiple_of(4) {
+            continue;
+        }
+        seen = counter;
+        match app.door.ended(app.hub.sessions()) {
+            Ok(ended) => {
+                for session in ended {
+                    info!(session.id = %session, "a session has ended; its sockets are closed");
+                    app.hub.close_session(&session).await;
+                }
+            }
+            Err(problem) => error!("cannot look whether sessions have ended: {problem}"),
+        }
+    }
+}
+
+fn note_used(app: &App) {
+    if let Err(problem) = app.door.note_used() {
+        error!("cannot note which sessions were used: {problem}");
+    }
+}

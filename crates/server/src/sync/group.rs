@@ -1,0 +1,383 @@
+//! One group: the task that owns its engine, and carries out what that says.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use engine::{
+    Access, ConnectionId, Effect, Engine, Input, Job, JobKind, Refusal, Ticket, Urgency,
+    WorkOutcome,
+    storage::{Answer, Fault, Read, Write},
+};
+use store::{Completion, GroupStore};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::outbox::{Level, Outbox};
+use crate::{
+    group::Group,
+    worker::{self, Worker},
+};
+
+/// How many inputs of sockets wait for the engine at most; a socket whose frame finds no room waits with it.
+const MAILBOX_INPUTS: usize = 1_024;
+/// How many kilobytes of long frames wait for the engine at most.
+const MAILBOX_KIB: usize = 128 << 10;
+/// Frames up to this length are counted by number alone.
+const SHORT_FRAME_BYTES: usize = 32 << 10;
+/// How many inputs are handled before what they ask for is carried out.
+const TURN_INPUTS: usize = 512;
+
+/// What reaches a group from its sockets.
+enum Letter {
+    Opened {
+        connection: ConnectionId,
+        access: Access,
+        outbox: Outbox,
+    },
+    Input(Input),
+    /// A long frame, which holds its part of the memory for long frames until it is handled.
+    Frame {
+        connection: ConnectionId,
+        frame: Bytes,
+        _room: tokio::sync::OwnedSemaphorePermit,
+    },
+    Shutdown {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// The way into a group.
+#[derive(Clone)]
+pub(super) struct Mailbox {
+    letters: mpsc::Sender<Letter>,
+    room: Arc<Semaphore>,
+}
+
+impl Mailbox {
+    pub(super) async fn open(&self, connection: ConnectionId, access: Access, outbox: Outbox) {
+        self.post(Letter::Opened {
+            connection,
+            access,
+            outbox,
+        })
+        .await;
+    }
+
+    /// Hands a frame to the engine, once there is room for it.
+    pub(super) async fn frame(&self, connection: ConnectionId, frame: Bytes) {
+        if frame.len() <= SHORT_FRAME_BYTES {
+            return self.input(Input::Frame { connection, frame }).await;
+        }
+        let kib = u32::try_from(frame.len() >> 10).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib).await {
+            self.post(Letter::Frame {
+                connection,
+                frame,
+                _room: room,
+            })
+            .await;
+        }
+    }
+
+    pub(super) async fn input(&self, input: Input) {
+        self.post(Letter::Input(input)).await;
+    }
+
+    /// Has the group close its sockets and its store.
+    pub(super) async fn shut_down(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.post(Letter::Shutdown { done }).await;
+        is_done.await.ok();
+    }
+
+    /// A group that is shut down takes no letters, and nobody waits for an answer.
+    async fn post(&self, letter: Letter) {
+        self.letters.send(letter).await.ok();
+    }
+}
+
+/// What the store and the worker have to say; never waits for room, as each answers a question of ours.
+enum Report {
+    Stored(Vec<Completion>),
+    Worked {
+        ticket: Ticket,
+        outcome: WorkOutcome,
+    },
+}
+
+/// A handle through which the store reports, before there is a group.
+#[derive(Clone)]
+pub(super) struct Reports(mpsc::UnboundedSender<Report>);
+
+impl Reports {
+    /// What the store calls after each commit, from its own thread.
+    pub(super) fn stored(&self, completions: Vec<Completion>) {
+        drop(self.0.send(Report::Stored(completions)));
+    }
+}
+
+/// The reports' other end.
+pub(super) struct ReportReader(mpsc::UnboundedReceiver<Report>);
+
+pub(super) fn reports() -> (Reports, ReportReader) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Reports(sender), ReportReader(receiver))
+}
+
+struct Driver {
+    name: Group,
+    engine: Engine,
+    store: GroupStore,
+    worker: Worker,
+    reports: Reports,
+    outboxes: BTreeMap<ConnectionId, Outbox>,
+    effects: Vec<Effect>,
+    writes: Vec<(Ticket, Write)>,
+    reads: Vec<(Ticket, Read)>,
+    clock: Clock,
+}
+
+/// Starts the task of a group.
+pub(super) fn start(
+    name: Group,
+    engine: Engine,
+    store: GroupStore,
+    worker: Worker,
+    (reports, report_reader): (Reports, ReportReader),
+) -> Mailbox {
+    let (sender, letters) = mpsc::channel(MAILBOX_INPUTS);
+    let driver = Driver {
+        name,
+        engine,
+        store,
+        worker,
+        reports,
+        outboxes: BTreeMap::new(),
+        effects: vec![],
+        writes: vec![],
+        reads: vec![],
+        clock: Clock::default(),
+    };
+    tokio::spawn(driver.run(letters, report_reader));
+    Mailbox {
+        letters: sender,
+        room: Arc::new(Semaphore::new(MAILBOX_KIB)),
+    }
+}
+
+impl Driver {
+    async fn run(mut self, mut letters: mpsc::Receiver<Letter>, mut reports: ReportReader) {
+        let mut turn = Vec::with_capacity(TURN_INPUTS);
+        loop {
+            let tick = self
+                .engine
+                .next_tick()
+                .map(|at_ms| self.clock.instant(at_ms));
+            tokio::select! {
+                biased;
+                report = reports.0.recv() => if let Some(report) = report { self.report(report) },
+                count = letters.recv_many(&mut turn, TURN_INPUTS) => {
+                    if count == 0 {
+                        return self.store.close();
+                    }
+                    for letter in turn.drain(..) {
+                        if let Some(done) = self.letter(letter) {
+                            return self.shut_down(done, &mut reports).await;
+                        }
+                    }
+                }
+                () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => {
+                    self.handle(Input::Tick);
+                }
+            }
+            self.carry_out();
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.engine
+            .handle(self.clock.now_ms(), input, &mut self.effects);
+    }
+
+    fn report(&mut self, report: Report) {
+        let input = match report {
+            Report::Stored(completions) => Input::Answered(answers(completions)),
+            Report::Worked { ticket, outcome } => Input::Worked { ticket, outcome },
+        };
+        self.handle(input);
+    }
+
+    /// Handles a letter; a shutdown is handed back.
+    fn letter(&mut self, letter: Letter) -> Option<oneshot::Sender<()>> {
+        match letter {
+            Letter::Opened {
+                connection,
+                access,
+                outbox,
+            } => {
+                self.outboxes.insert(connection, outbox);
+                self.handle(Input::Opened { connection, access });
+            }
+            Letter::Input(input) => {
+                if let Input::Closed { connection } = input {
+                    self.outboxes.remove(&connection);
+                }
+                self.handle(input);
+            }
+            Letter::Frame {
+                connection,
+                frame,
+                _room,
+            } => {
+                self.handle(Input::Frame { connection, frame });
+            }
+            Letter::Shutdown { done } => return Some(done),
+        }
+        None
+    }
+
+    /// Does what the engine said, until it has nothing more to say.
+    fn carry_out(&mut self) {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                self.carry_out_one(effect);
+            }
+        }
+        if !self.writes.is_empty() {
+            self.store.submit_writes(std::mem::take(&mut self.writes));
+        }
+        if !self.reads.is_empty() {
+            self.store.submit_reads(std::mem::take(&mut self.reads));
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { connection, frame } => self.send(connection, frame),
+            Effect::Close {
+                connection,
+                refusal,
+            } => self.close(connection, refusal),
+            Effect::Read { ticket, read } => self.reads.push((ticket, read)),
+            Effect::Write { ticket, write } => self.writes.push((ticket, write)),
+            Effect::Work { ticket, job } => self.work(ticket, job),
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+        match self
+            .outboxes
+            .get(&connection)
+            .map(|outbox| outbox.send(frame))
+        {
+            Some(Level::Congested) => self.handle(Input::Congested { connection }),
+            Some(Level::Overflowing) => {
+                info!(
+                    conn.id = connection.0,
+                    "a peer asks for more than it reads; closed"
+                );
+                self.outboxes.remove(&connection);
+                self.handle(Input::Closed { connection });
+            }
+            Some(Level::Fine) | None => {}
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, refusal: Refusal) {
+        info!(group = %self.name, conn.id = connection.0, reason = %refusal, "closed a connection");
+        if let Some(outbox) = self.outboxes.remove(&connection) {
+            outbox.close(refusal.close_code(), refusal.to_string());
+        }
+    }
+
+    fn work(&self, ticket: Ticket, job: Job) {
+        let (worker, reports, group) =
+            (self.worker.clone(), self.reports.clone(), self.name.clone());
+        tokio::spawn(async move {
+            let document = job.document;
+            let outcome = run_job(&worker, job).await;
+            match &outcome {
+                WorkOutcome::Done { changes, .. } => {
+                    debug!(%group, doc.id = %document, changes, "the worker is done with a document");
+                }
+                WorkOutcome::Invalid { reason } | WorkOutcome::Indigestible { reason } => {
+                    warn!(%group, doc.id = %document, reason, "the worker could not digest a document");
+                }
+            }
+            drop(reports.0.send(Report::Worked { ticket, outcome }));
+        });
+    }
+
+    /// Closes all sockets, lets what is on its way to the disk arrive, and closes the store.
+    async fn shut_down(mut self, done: oneshot::Sender<()>, reports: &mut ReportReader) {
+        self.carry_out();
+        // what is acknowledged now need not be sent again after the restart
+        while let Ok(report) = reports.0.try_recv() {
+            self.report(report);
+            self.carry_out();
+        }
+        for outbox in std::mem::take(&mut self.outboxes).into_values() {
+            outbox.close(1001, "the server is shutting down".into());
+        }
+        let store = self.store;
+        tokio::task::spawn_blocking(move || store.close())
+            .await
+            .ok();
+        done.send(()).ok();
+    }
+}
+
+fn answers(completions: Vec<Completion>) -> Vec<(Ticket, Result<Answer, Fault>)> {
+    completions
+        .into_iter()
+        .map(|Completion { ticket, outcome }| (ticket, outcome))
+        .collect()
+}
+
+async fn run_job(worker: &Worker, job: Job) -> WorkOutcome {
+    let priority = match job.urgency {
+        Urgency::Waiting => worker::Priority::Waiting,
+        Urgency::Background => worker::Priority::Background,
+    };
+    let work = match job.kind {
+        JobKind::Index => worker::Job::Index { chunks: job.chunks },
+        JobKind::Compact => worker::Job::Compact { chunks: job.chunks },
+    };
+    worker.run(work, priority).await
+}
+
+/// Unix time that does not go back, and its relation to the timer's.
+struct Clock {
+    started: Instant,
+    started_ms: u64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let started_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(0);
+        Self {
+            started: Instant::now(),
+            started_ms,
+        }
+    }
+}
+
+impl Clock {
+    fn now_ms(&self) -> u64 {
+        self.started_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(0)
+    }
+
+    fn instant(&self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms.saturating_sub(self.started_ms))
+    }
+}

@@ -1,0 +1,291 @@
+//! The worker process: the only place where a document is ever put together.
+//!
+//! A small hostile document can demand gigabytes or make the library panic. So this binary starts itself once more
+//! as a child with little memory, little time and nothing of our environment, hands it one job after the other, and
+//! takes its death for an answer. It is started when there is work, and stopped when there has been none for a while.
+
+mod child;
+mod pipe;
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use bytes::Bytes;
+use engine::WorkOutcome;
+use tokio::{
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+pub use child::run as run_child;
+pub use pipe::{ExportFormat, Job};
+
+/// Limits of the worker process.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// The binary: this one.
+    pub program: PathBuf,
+    /// Most address space, in bytes.
+    pub address_space_bytes: u64,
+    /// How long one job may take, in seconds.
+    pub job_seconds_max: u64,
+    /// How long the process waits for the next job, in milliseconds.
+    pub idle_ms: u64,
+}
+
+/// Who waits for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// A client: before all others.
+    Waiting,
+    /// Nobody.
+    Background,
+}
+
+/// A document that was to be exported cannot be put together.
+#[derive(Debug, thiserror::Error)]
+#[error("the document cannot be exported: {reason}")]
+pub struct ExportError {
+    reason: String,
+}
+
+/// A handle on the worker process. Cheap to clone.
+#[derive(Clone)]
+pub struct Worker {
+    waiting: mpsc::UnboundedSender<Order>,
+    background: mpsc::UnboundedSender<Order>,
+    stop: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+struct Order {
+    job: Job,
+    reply: oneshot::Sender<pipe::Reply>,
+}
+
+impl Worker {
+    /// A worker; its process starts with the first job.
+    pub fn start(settings: WorkerSettings) -> Self {
+        let (waiting, waiting_orders) = mpsc::unbounded_channel();
+        let (background, background_orders) = mpsc::unbounded_channel();
+        let (stop, stops) = mpsc::channel(1);
+        let orders = Orders {
+            waiting: waiting_orders,
+            background: background_orders,
+            stops,
+        };
+        tokio::spawn(
+            Foreman {
+                settings,
+                process: None,
+            }
+            .run(orders),
+        );
+        Self {
+            waiting,
+            background,
+            stop,
+        }
+    }
+
+    /// Has a document indexed or compacted.
+    pub async fn run(&self, job: Job, priority: Priority) -> WorkOutcome {
+        match self.order(job, priority).await {
+            pipe::Reply::Worked(outcome) => outcome,
+            pipe::Reply::Exported(_) => WorkOutcome::Indigestible {
+                reason: "the worker mixed up its jobs".into(),
+            },
+        }
+    }
+
+    /// A document in another form.
+    ///
+    /// # Errors
+    /// [`ExportError`] if the chunks are no document, or more than the worker may digest.
+    pub async fn export(&self, chunks: Bytes, format: ExportFormat) -> Result<Bytes, ExportError> {
+        match self
+            .order(Job::Export { chunks, format }, Priority::Waiting)
+            .await
+        {
+            pipe::Reply::Exported(bytes) => Ok(bytes),
+            pipe::Reply::Worked(
+                WorkOutcome::Invalid { reason } | WorkOutcome::Indigestible { reason },
+            ) => Err(ExportError { reason }),
+            pipe::Reply::Worked(WorkOutcome::Done { .. }) => Err(ExportError {
+                reason: "the worker mixed up its jobs".into(),
+            }),
+        }
+    }
+
+    /// Ends the process; what it was at is lost, and is done again after the next start.
+    pub async fn stop(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.stop.send(done).await.is_ok() {
+            is_done.await.ok();
+        }
+    }
+
+    async fn order(&self, job: Job, priority: Priority) -> pipe::Reply {
+        let (reply, answer) = oneshot::channel();
+        let orders = match priority {
+            Priority::Waiting => &self.waiting,
+            Priority::Background => &self.background,
+        };
+        drop(orders.send(Order { job, reply }));
+        answer
+            .await
+            .unwrap_or_else(|_| pipe::Reply::indigestible("the server is shutting down"))
+    }
+}
+
+struct Orders {
+    waiting: mpsc::UnboundedReceiver<Order>,
+    background: mpsc::UnboundedReceiver<Order>,
+    stops: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+enum Next {
+    Order(Order),
+    Stop(oneshot::Sender<()>),
+    Gone,
+}
+
+impl Orders {
+    async fn next(&mut self) -> Next {
+        tokio::select! {
+            biased;
+            stop = self.stops.recv() => stop.map_or(Next::Gone, Next::Stop),
+            order = self.waiting.recv() => order.map_or(Next::Gone, Next::Order),
+            order = self.background.recv() => order.map_or(Next::Gone, Next::Order),
+        }
+    }
+}
+
+/// Keeps the process, and gives it one job at a time.
+struct Foreman {
+    settings: WorkerSettings,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl Foreman {
+    async fn run(mut self, mut orders: Orders) {
+        let idle = Duration::from_millis(self.settings.idle_ms);
+        loop {
+            let next = if self.process.is_some() {
+                let Ok(next) = timeout(idle, orders.next()).await else {
+                    self.end().await;
+                    continue;
+                };
+                next
+            } else {
+                orders.next().await
+            };
+            match next {
+                Next::Order(order) => {
+                    let stop = self.serve(order, &mut orders.stops).await;
+                    if let Some(done) = stop {
+                        self.end().await;
+                        done.send(()).ok();
+                        return;
+                    }
+                }
+                Next::Stop(done) => {
+                    self.end().await;
+                    done.send(()).ok();
+                    return;
+                }
+                Next::Gone => return self.end().await,
+            }
+        }
+    }
+
+    /// Does one job, unless it is told to stop.
+    async fn serve(
+        &mut self,
+        order: Order,
+        stops: &mut mpsc::Receiver<oneshot::Sender<()>>,
+    ) -> Option<oneshot::Sender<()>> {
+        let deadline = Duration::from_secs(self.settings.job_seconds_max);
+        tokio::select! {
+            biased;
+            stop = stops.recv() => stop,
+            reply = timeout(deadline, self.work(&order.job)) => {
+                let reply = match reply {
+                    Ok(Ok(reply)) => reply,
+                    Ok(Err(error)) => self.died(&error).await,
+                    Err(_) => {
+                        self.end().await;
+                        pipe::Reply::indigestible("it took the worker too long")
+                    }
+                };
+                drop(order.reply.send(reply));
+                None
+            }
+        }
+    }
+
+    async fn work(&mut self, job: &Job) -> std::io::Result<pipe::Reply> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            none => none.insert(spawn(&self.settings)?),
+        };
+        pipe::send_job(&mut process.input, job).await?;
+        pipe::receive_reply(&mut process.output, job).await
+    }
+
+    async fn died(&mut self, error: &std::io::Error) -> pipe::Reply {
+        let Some(mut process) = self.process.take() else {
+            warn!("cannot start the worker process: {error}");
+            return pipe::Reply::indigestible("the worker process cannot be started");
+        };
+        process.child.start_kill().ok();
+        let how = match process.child.wait().await {
+            Ok(status) => format!("the worker process died of it ({status})"),
+            Err(error) => format!("the worker process is lost ({error})"),
+        };
+        pipe::Reply::indigestible(&how)
+    }
+
+    /// Ends the process, if there is one. It has nothing to lose.
+    async fn end(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.child.kill().await.ok();
+            debug!("the worker process has ended");
+        }
+    }
+}
+
+fn spawn(settings: &WorkerSettings) -> std::io::Result<Process> {
+    let mut child = Command::new(&settings.program)
+        .arg("worker")
+        .arg(format!(
+            "--address-space-bytes={}",
+            settings.address_space_bytes
+        ))
+        .arg(format!("--job-seconds-max={}", settings.job_seconds_max))
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // what a library says when it panics may hold contents of the document
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let (input, output) = child
+        .stdin
+        .take()
+        .zip(child.stdout.take())
+        .ok_or_else(|| std::io::Error::other("a child that was given pipes has none"))?;
+    debug!("the worker process has started");
+    Ok(Process {
+        child,
+        input,
+        output,
+    })
+}
