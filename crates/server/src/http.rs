@@ -78,17 +78,16 @@ async fn root(State(app): State<Arc<App>>, request: Request) -> Response {
     GREETING.into_response()
 }
 
+/// Without an upgrade it says whether a token is good, which a browser does not learn from a WebSocket that fails.
 async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
     if upgrade::is_asked_for(request.headers()) {
         return upgrade::websocket(&app, request).await;
     }
+    if let Err(refusal) = upgrade::admit(&app, &request) {
+        return refusal;
+    }
     let upgrade = [(header::UPGRADE, "websocket")];
-    (
-        StatusCode::UPGRADE_REQUIRED,
-        upgrade,
-        "this is a WebSocket endpoint\n",
-    )
-        .into_response()
+    (StatusCode::UPGRADE_REQUIRED, upgrade, "this is a WebSocket endpoint\n").into_response()
 }
 
 async fn health(State(app): State<Arc<App>>) -> Response {

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 use tracing::{debug, error, info};
 
 use super::App;
-use crate::session::Refused;
+use crate::{session::Refused, sync::Admitted};
 
 /// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
 const TOKEN_PROTOCOL: &str = "groundmist.token.";
@@ -34,19 +34,9 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 
 /// Admits and upgrades, or says why not.
 pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response {
-    let Some(token) = find_token(&request) else {
-        return refused("a token is missing: ?token=, Authorization: Bearer, or a subprotocol");
-    };
-    let admitted = match app.door.admit(&token.text) {
+    let (admitted, protocol) = match admit(app, &request) {
         Ok(admitted) => admitted,
-        Err(Refused::Account(problem)) => {
-            error!("cannot look up a session: {problem}");
-            return unavailable();
-        }
-        Err(reason) => {
-            info!(%reason, "refused a WebSocket");
-            return refused("the token is not valid here");
-        }
+        Err(refusal) => return refusal,
     };
     let Some(key) = websocket_key(request.headers()) else {
         let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
@@ -75,7 +65,29 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
             Err(error) => debug!("a WebSocket was gone before it began: {error}"),
         }
     });
-    switching(&key, token.protocol.as_ref())
+    switching(&key, protocol.as_ref())
+}
+
+/// Whom a request comes from, and the subprotocol to echo; or the answer to whoever is not let in.
+#[expect(clippy::result_large_err, reason = "the answer is sent as it is, and this is not a hot path")]
+pub(super) fn admit(
+    app: &App,
+    request: &Request,
+) -> Result<(Admitted, Option<HeaderValue>), Response> {
+    let Some(token) = find_token(request) else {
+        return Err(refused("a token is missing: ?token=, Authorization: Bearer, or a subprotocol"));
+    };
+    match app.door.admit(&token.text) {
+        Ok(admitted) => Ok((admitted, token.protocol)),
+        Err(Refused::Account(problem)) => {
+            error!("cannot look up a session: {problem}");
+            Err(unavailable())
+        }
+        Err(reason) => {
+            info!(%reason, "refused a connection");
+            Err(refused("the token is not valid here"))
+        }
+    }
 }
 
 fn websocket_config() -> WebSocketConfig {
