@@ -28,7 +28,7 @@ use crate::{
     graph::{Graph, Heads, Node},
     ids::{ConnectionId, DocumentId, Ticket},
     intake::Orphans,
-    limits::QUEUED_BYTES_MAX,
+    limits::{NEWCOMER_MS, QUEUED_BYTES_MAX, UNAVAILABLE_WAIT_MS},
     outlet::{Outlet, Wish},
     storage::{DocumentMeta, ReadWhat, StoredChunk},
     subscription::{Request, Subscription, Synced},
@@ -299,11 +299,27 @@ impl Document {
         if unresolved || self.exists() {
             return;
         }
-        let announced = self.peers.values().any(Subscription::has_announced);
+        let announced: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.has_announced())
+            .map(|(id, _)| *id)
+            .collect();
         for (connection, peer) in &mut self.peers {
-            if let Request::Waiting { until_ms } = peer.request
-                && (!announced || until_ms <= outlet.now_ms)
-            {
+            let Request::Waiting { asked_ms } = peer.request else {
+                continue;
+            };
+            let until_ms = if announced.iter().any(|other| other != connection) {
+                asked_ms + UNAVAILABLE_WAIT_MS
+            } else {
+                outlet
+                    .newcomers
+                    .expected_until_ms(*connection)
+                    .min(asked_ms + NEWCOMER_MS)
+            };
+            if until_ms > outlet.now_ms {
+                outlet.wishes.push(Wish::Wake { at_ms: until_ms });
+            } else {
                 peer.request = Request::Told;
                 outlet.send_unavailable(*connection, &self.name);
             }

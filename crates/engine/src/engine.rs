@@ -11,7 +11,7 @@ use crate::{
     effect::{Effect, Input, Refusal, WorkOutcome},
     ids::{ConnectionId, DocumentId, Ticket},
     limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
-    outlet::{Asker, Outlet, Tickets, Wish},
+    outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
     peer::Peer,
     storage::{Answer, Fault},
     wire::{self, Frame, HeadsEncoding, SyncKind, Versions},
@@ -32,6 +32,7 @@ const LIST_LIMIT: usize = 1_000;
 pub struct Engine {
     settings: Settings,
     peers: BTreeMap<ConnectionId, Peer>,
+    newcomers: Newcomers,
     documents: BTreeMap<DocumentId, Document>,
     tickets: Tickets,
     jobs: Jobs,
@@ -106,6 +107,7 @@ impl Engine {
         Self {
             settings,
             peers: BTreeMap::new(),
+            newcomers: Newcomers::default(),
             documents: BTreeMap::new(),
             tickets: Tickets::default(),
             jobs: Jobs::default(),
@@ -176,6 +178,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn opened(&mut self, connection: ConnectionId, access: Access) {
         self.engine.peers.insert(connection, Peer::new(access));
+        self.engine.newcomers.note(connection, self.now_ms);
     }
 
     fn frame(&mut self, connection: ConnectionId, frame: &Bytes) {
@@ -488,6 +491,7 @@ impl Turn<'_> {
     }
 
     fn forget(&mut self, connection: ConnectionId) {
+        self.engine.newcomers.forget(connection);
         self.leave_documents(connection);
         self.engine.peers.remove(&connection);
     }
@@ -513,6 +517,7 @@ impl Turn<'_> {
         Outlet {
             settings: &self.engine.settings,
             peers: &mut self.engine.peers,
+            newcomers: &self.engine.newcomers,
             tickets: &mut self.engine.tickets,
             effects: self.effects,
             wishes: &mut self.engine.wishes,
@@ -534,6 +539,7 @@ impl Turn<'_> {
         let mut outlet = Outlet {
             settings: &engine.settings,
             peers: &mut engine.peers,
+            newcomers: &engine.newcomers,
             tickets: &mut engine.tickets,
             effects: self.effects,
             wishes: &mut engine.wishes,

@@ -60,5 +60,8 @@ pub const RECENT_BYTES_MAX: usize = 128 << 10;
 /// Most documents that the worker is asked to look at at the same time.
 pub const JOBS_MAX: usize = 4;
 
+/// How long, in milliseconds, a connection counts as new: a request for an unknown document waits for what it brings.
+pub const NEWCOMER_MS: u64 = 250;
+
 /// How long, in milliseconds, a request for an unknown document waits for a peer that has announced it.
 pub const UNAVAILABLE_WAIT_MS: u64 = 3_000;

@@ -9,6 +9,7 @@ use crate::{
     access::{self, Grant, Need},
     effect::{Effect, Job, Refusal},
     ids::{ChangeHash, ConnectionId, DocumentId, Ticket},
+    limits::NEWCOMER_MS,
     peer::Peer,
     storage::{Read, ReadWhat, Write, WriteAction},
     wire::{self, Ephemeral, HeadsEncoding},
@@ -60,9 +61,41 @@ pub(crate) enum Wish {
     Created,
 }
 
+/// The last two connections that were opened, and when. A device that reconnects sends its new documents right away,
+/// and another one may be quicker to ask for them.
+#[derive(Default)]
+pub(crate) struct Newcomers([Option<(ConnectionId, u64)>; 2]);
+
+impl Newcomers {
+    pub(crate) fn note(&mut self, connection: ConnectionId, now_ms: u64) {
+        let [last, _] = self.0;
+        self.0 = [Some((connection, now_ms)), last];
+    }
+
+    pub(crate) fn forget(&mut self, connection: ConnectionId) {
+        for newcomer in &mut self.0 {
+            newcomer.take_if(|(other, _)| *other == connection);
+        }
+    }
+
+    /// Until when a connection waits for what the others may bring.
+    pub(crate) fn expected_until_ms(&self, connection: ConnectionId) -> u64 {
+        let others = self
+            .0
+            .iter()
+            .flatten()
+            .filter(|(other, _)| *other != connection);
+        others
+            .map(|(_, opened_ms)| opened_ms + NEWCOMER_MS)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
 pub(crate) struct Outlet<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) peers: &'a mut BTreeMap<ConnectionId, Peer>,
+    pub(crate) newcomers: &'a Newcomers,
     pub(crate) tickets: &'a mut Tickets,
     pub(crate) effects: &'a mut Vec<Effect>,
     pub(crate) wishes: &'a mut Vec<Wish>,

@@ -65,9 +65,10 @@ pub(crate) enum Served {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
     None,
-    /// Unanswered, because another peer has announced the document.
+    /// Unanswered, because another peer has announced the document, or may be about to.
     Waiting {
-        until_ms: u64,
+        /// When it came.
+        asked_ms: u64,
     },
     /// Answered: unavailable.
     Told,

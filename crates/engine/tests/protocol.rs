@@ -114,6 +114,41 @@ fn whoever_breaks_the_handshake_is_told_why_and_closed() {
 }
 
 #[test]
+fn a_request_waits_a_moment_for_what_a_newcomer_brings() {
+    let mut world = World::new(settings());
+    let mut asker = Client::new("asker", document(7));
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("brought along");
+    // the writer has joined, and its first message is on its way
+    let connection = world.connect("writer", Access::Write);
+    asker.connect(&mut world);
+    world.settle();
+    assert!(
+        !asker.receive_one(&mut world),
+        "it is not told of anything yet"
+    );
+    writer.connection = Some(connection);
+    writer.send(&mut world);
+    let mut clients = [asker, writer];
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[0].heads(), clients[1].heads());
+    assert!(!clients[0].unavailable);
+}
+
+#[test]
+fn a_newcomer_that_brings_nothing_keeps_nobody_waiting_for_long() {
+    let mut world = World::new(settings());
+    let mut asker = Client::new("asker", document(7));
+    world.connect("newcomer", Access::Write);
+    asker.connect(&mut world);
+    world.settle();
+    assert!(!asker.receive_one(&mut world));
+    world.pass_ms(250);
+    world.settle();
+    assert!(asker.receive_one(&mut world) && asker.unavailable);
+}
+
+#[test]
 fn an_unknown_document_is_unavailable_once_the_disk_was_asked_and_comes_when_it_appears() {
     let mut world = World::new(settings());
     let mut asker = Client::new("asker", document(7));

@@ -23,6 +23,9 @@ const INDEX_DELAY_MS: u64 = 200;
 
 /// A tail this many times over the threshold is compacted without waiting for a quiet moment.
 const OVERDUE: u64 = 8;
+/// No tail is overdue below this many bytes: whoever is behind when a snapshot takes the place of a tail gets the whole
+/// snapshot, which is dear while much is written.
+const OVERDUE_BYTES_MIN: u64 = 32 << 20;
 
 pub(super) struct RunningJob {
     purpose: Purpose,
@@ -114,7 +117,8 @@ impl Document {
             };
             outlet.wishes.push(Wish::Job { due_in_ms });
         } else if self.meta.tail_bytes > threshold {
-            let overdue = self.meta.tail_bytes > threshold.saturating_mul(OVERDUE);
+            let overdue =
+                self.meta.tail_bytes > threshold.saturating_mul(OVERDUE).max(OVERDUE_BYTES_MIN);
             let due_in_ms = if overdue {
                 0
             } else {

@@ -10,11 +10,11 @@ use crate::{
     graph::Node,
     ids::ConnectionId,
     intake::{self, IntakeError},
-    limits::{UNAVAILABLE_WAIT_MS, UNSTORED_BYTES_MAX},
+    limits::UNSTORED_BYTES_MAX,
     message::SyncMessage,
     outlet::{Outlet, Wish},
     storage::ReadWhat,
-    subscription::{Request, Subscription, Synced},
+    subscription::{Request, Synced},
     wire::SyncKind,
 };
 
@@ -204,22 +204,14 @@ impl Document {
         self.respond(connection, lacks, outlet);
     }
 
-    /// A peer asks for a document that does not exist: it is told so at once, unless another one has announced it.
+    /// A peer asks for a document that does not exist: it is told so at once, unless another one has announced it or
+    /// has only just come.
     fn request_missing(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
-        let others = self.peers.iter().filter(|(other, _)| **other != connection);
-        let announced = others
-            .map(|(_, peer)| peer)
-            .any(Subscription::has_announced);
-        let until_ms = outlet.now_ms + UNAVAILABLE_WAIT_MS;
-        let Some(peer) = self.peers.get_mut(&connection) else {
-            return;
-        };
-        if announced {
-            peer.request = Request::Waiting { until_ms };
-            outlet.wishes.push(Wish::Wake { at_ms: until_ms });
-        } else {
-            peer.request = Request::Told;
-            outlet.send_unavailable(connection, &self.name);
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.request = Request::Waiting {
+                asked_ms: outlet.now_ms,
+            };
         }
+        self.settle_requests(outlet);
     }
 }
