@@ -59,7 +59,7 @@ pub(crate) struct Document {
     /// A read of everything, and who waits for it.
     whole: Option<(Ticket, Vec<ConnectionId>)>,
     /// Reads of some chunks, who waits for each, and for which nodes.
-    parts: Vec<(Ticket, ConnectionId, Vec<Node>)>,
+    parts: Vec<(Ticket, Part)>,
     /// All chunks, for as long as the messages are handled for which they were read.
     at_hand: Option<Vec<StoredChunk>>,
     job: Option<RunningJob>,
@@ -99,6 +99,13 @@ enum Step {
     Done,
     /// The document cannot handle it yet.
     Wait,
+}
+
+/// Nodes that are being read for a peer, and the heads that they lead it to.
+struct Part {
+    connection: ConnectionId,
+    nodes: Vec<Node>,
+    heads: Heads,
 }
 
 impl Document {

@@ -324,6 +324,11 @@ impl Graph {
         hashes
     }
 
+    /// Heads of the first `length` nodes, ascending.
+    pub(crate) fn heads_below(&self, length: Node) -> Heads {
+        self.hashes_of(&self.heads_among(length)).into()
+    }
+
     fn heads_among(&self, length: Node) -> Vec<Node> {
         let mut depended_on = Marks::new(length);
         for (entry, _) in self.nodes.iter().zip(0..length) {

@@ -57,6 +57,10 @@ pub const WATCHED_STORAGES_MAX: usize = 256;
 /// Bytes of recent tail chunks that a document in memory keeps, to serve readers without asking the disk.
 pub const RECENT_BYTES_MAX: usize = 128 << 10;
 
+/// Most bytes of changes that one message brings from the disk to a peer that lags behind; what is left follows once
+/// that is written. A snapshot, and a change that is longer, go as a whole.
+pub const LAG_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
 /// Most documents that the worker is asked to look at at the same time.
 pub const JOBS_MAX: usize = 4;
 

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Document, Hot, State};
+use super::{Document, Hot, Part, State};
 use crate::{
     chunk::{self, ChangeChunk, Chunk},
     effect::Refusal,
@@ -70,9 +70,9 @@ impl Document {
             self.whole_read(answer, outlet);
             return News::None;
         }
-        if let Some(at) = self.parts.iter().position(|(part, _, _)| *part == ticket) {
-            let (_, connection, nodes) = self.parts.swap_remove(at);
-            self.part_read(connection, &nodes, answer, outlet);
+        if let Some(at) = self.parts.iter().position(|(part, _)| *part == ticket) {
+            let (_, part) = self.parts.swap_remove(at);
+            self.part_read(part, answer, outlet);
             return News::None;
         }
         if let Some(at) = self
@@ -185,18 +185,10 @@ impl Document {
         }
     }
 
-    fn part_read(
-        &mut self,
-        connection: ConnectionId,
-        nodes: &[Node],
-        answer: Result<Answer, Fault>,
-        outlet: &mut Outlet<'_>,
-    ) {
+    fn part_read(&mut self, part: Part, answer: Result<Answer, Fault>, outlet: &mut Outlet<'_>) {
         match answer {
-            Ok(Answer::Chunks { chunks, .. }) => {
-                self.serve_parts(connection, nodes, &chunks, outlet);
-            }
-            _ => refuse(connection, outlet),
+            Ok(Answer::Chunks { chunks, .. }) => self.serve_parts(part, &chunks, outlet),
+            _ => refuse(part.connection, outlet),
         }
     }
 

@@ -25,7 +25,7 @@ const INDEX_DELAY_MS: u64 = 200;
 const OVERDUE: u64 = 8;
 /// No tail is overdue below this many bytes: whoever is behind when a snapshot takes the place of a tail gets the whole
 /// snapshot, which is dear while much is written.
-const OVERDUE_BYTES_MIN: u64 = 32 << 20;
+const OVERDUE_BYTES_MIN: u64 = 128 << 20;
 
 pub(super) struct RunningJob {
     purpose: Purpose,

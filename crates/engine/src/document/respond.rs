@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Document, Hot, State};
+use super::{Document, Hot, Part, State};
 use crate::{
     access::Need,
     graph::{Heads, Node, Place},
     ids::{ChangeHash, ConnectionId},
-    limits::RECENT_BYTES_MAX,
+    limits::{LAG_MESSAGE_BYTES_MAX, RECENT_BYTES_MAX},
     message::{OurHave, Outgoing},
     outlet::Outlet,
     storage::{ReadWhat, StoredChunk},
@@ -121,18 +121,49 @@ impl Document {
                 peer.advance(durable);
                 self.send(connection, &heads, need, &pieces, outlet);
             }
-            Pieces::OnDisk { from } => {
-                peer.advance(durable);
-                peer.served = Served::FromDisk;
-                let what = ReadWhat::Chunks {
-                    from,
-                    until: u64::MAX,
-                };
-                let ticket = outlet.read(self.id, what);
-                self.parts.push((ticket, connection, nodes));
-            }
+            Pieces::OnDisk { from } => self.fetch(connection, nodes, from, outlet),
             Pieces::InSnapshot => self.respond_with_everything(connection, outlet),
         }
+    }
+
+    /// Has the first of `nodes` read, from the chunk numbered `from` on.
+    ///
+    /// The message that brings them will tell of the heads that they lead to, and of no more: a peer asks for what it
+    /// is told of and has not got, and would get twice what is on its way.
+    fn fetch(
+        &mut self,
+        connection: ConnectionId,
+        mut nodes: Vec<Node>,
+        from: u64,
+        outlet: &mut Outlet<'_>,
+    ) {
+        let State::Hot(hot) = &self.state else { return };
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        let left = nodes.split_off(hot.first_within(&nodes, LAG_MESSAGE_BYTES_MAX));
+        let through = left.first().copied().unwrap_or(hot.graph.durable());
+        let until = nodes.last().and_then(|node| hot.tail.chunk_of(*node));
+        let until = until.map_or(u64::MAX, |chunk| chunk.number + 1);
+        match peer.synced {
+            Synced::Below(known) => {
+                peer.owed
+                    .extend(left.into_iter().filter(|node| *node < known));
+                peer.set_synced(known.max(through));
+            }
+            Synced::Unknown | Synced::Everything => peer.owed.extend(left),
+        }
+        peer.served = Served::FromDisk;
+        let heads = hot.graph.heads_below(through);
+        let ticket = outlet.read(self.id, ReadWhat::Chunks { from, until });
+        self.parts.push((
+            ticket,
+            Part {
+                connection,
+                nodes,
+                heads,
+            },
+        ));
     }
 
     /// Sends the stored bytes of the whole document, as they lie on the disk.
@@ -210,8 +241,11 @@ impl Document {
     /// place of some of those chunks meanwhile.
     pub(super) fn serve_parts(
         &mut self,
-        connection: ConnectionId,
-        nodes: &[Node],
+        Part {
+            connection,
+            nodes,
+            heads,
+        }: Part,
         chunks: &[StoredChunk],
         outlet: &mut Outlet<'_>,
     ) {
@@ -224,9 +258,10 @@ impl Document {
             .iter()
             .map(|chunk| (chunk.number, &chunk.bytes))
             .collect();
-        match hot.pieces_from(nodes, |number, _| read.get(&number).copied()) {
+        match hot.pieces_from(&nodes, |number, cached| {
+            read.get(&number).copied().or(cached)
+        }) {
             Pieces::AtHand(pieces) => {
-                let heads = Arc::clone(hot.graph.durable_heads());
                 let need = hot.missing(peer);
                 self.send(connection, &heads, need, &pieces, outlet);
                 self.respond(connection, vec![], outlet);
@@ -350,6 +385,19 @@ impl Hot {
         missing.sort_unstable();
         missing.dedup();
         missing
+    }
+
+    /// How many of `nodes` have, together, no more than `bytes_max` bytes; at least one.
+    fn first_within(&self, nodes: &[Node], bytes_max: usize) -> usize {
+        let mut bytes = 0;
+        let fits = |node: &&Node| {
+            bytes += match self.graph.place(**node) {
+                Some(Place::Tail { length, .. }) => length as usize,
+                _ => 0,
+            };
+            bytes <= bytes_max
+        };
+        nodes.iter().take_while(fits).count().max(1)
     }
 
     fn pieces(&self, nodes: &[Node]) -> Pieces {
