@@ -60,6 +60,10 @@ pub(crate) struct Document {
     whole: Option<(Ticket, Vec<ConnectionId>)>,
     /// Reads of some chunks, who waits for each, and for which nodes.
     parts: Vec<(Ticket, Part)>,
+    /// The worker has found a pushed chunk to be what it says, whether or not its index could be stored.
+    is_verified: bool,
+    /// Before this time (Unix, milliseconds) no job is tried again: what came of the last one could not be stored.
+    no_job_before_ms: u64,
     /// All chunks, for as long as the messages are handled for which they were read.
     at_hand: Option<Vec<StoredChunk>>,
     job: Option<RunningJob>,
@@ -124,6 +128,8 @@ impl Document {
             next_chunk: 0,
             whole: None,
             parts: vec![],
+            is_verified: false,
+            no_job_before_ms: 0,
             at_hand: None,
             job: None,
             ephemeral: EphemeralCounts::default(),

@@ -87,7 +87,12 @@ async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
         return refusal;
     }
     let upgrade = [(header::UPGRADE, "websocket")];
-    (StatusCode::UPGRADE_REQUIRED, upgrade, "this is a WebSocket endpoint\n").into_response()
+    (
+        StatusCode::UPGRADE_REQUIRED,
+        upgrade,
+        "this is a WebSocket endpoint\n",
+    )
+        .into_response()
 }
 
 async fn health(State(app): State<Arc<App>>) -> Response {

@@ -21,6 +21,9 @@ use crate::{
 /// How long the index of a pushed chunk may wait for a quiet moment, in milliseconds, while nobody asks for it.
 const INDEX_DELAY_MS: u64 = 200;
 
+/// How long a job waits after one whose outcome could not be stored, in milliseconds.
+const JOB_AGAIN_MS: u64 = 5_000;
+
 /// A tail this many times over the threshold is compacted without waiting for a quiet moment.
 const OVERDUE: u64 = 8;
 /// No tail is overdue below this many bytes: whoever is behind when a snapshot takes the place of a tail gets the whole
@@ -115,7 +118,7 @@ impl Document {
             } else {
                 0
             };
-            outlet.wishes.push(Wish::Job { due_in_ms });
+            self.wish_for_job(due_in_ms, outlet);
         } else if self.meta.tail_bytes > threshold {
             let overdue =
                 self.meta.tail_bytes > threshold.saturating_mul(OVERDUE).max(OVERDUE_BYTES_MIN);
@@ -124,8 +127,16 @@ impl Document {
             } else {
                 outlet.settings.compaction.quiet_ms
             };
-            outlet.wishes.push(Wish::Job { due_in_ms });
+            self.wish_for_job(due_in_ms, outlet);
         }
+    }
+
+    /// Has a job run after this time, or later if the last one failed for want of storage.
+    pub(super) fn wish_for_job(&self, due_in_ms: u64, outlet: &mut Outlet<'_>) {
+        let barred_ms = self.no_job_before_ms.saturating_sub(outlet.now_ms);
+        outlet.wishes.push(Wish::Job {
+            due_in_ms: due_in_ms.max(barred_ms),
+        });
     }
 
     /// Starts what there is to do.
@@ -284,6 +295,7 @@ impl Document {
                         self.quarantine("compaction would change it".into(), outlet);
                     }
                     Purpose::Index | Purpose::Compact | Purpose::Absorb { .. } => {
+                        self.is_verified = true;
                         job.stage = Stage::Draining(Box::new(made));
                         self.advance_job(outlet);
                     }
@@ -421,6 +433,7 @@ impl Document {
 
     /// What was pushed was not what it said. It is gone; so are those who sent it, or built on it.
     fn dropped(&mut self, outlet: &mut Outlet<'_>) {
+        self.is_verified = false;
         self.meta.has_pushed = false;
         self.meta.heads = vec![];
         self.heads = Heads::default();
@@ -452,7 +465,9 @@ impl Document {
                 peer.must_resend = true;
             }
         }
+        self.no_job_before_ms = outlet.now_ms + JOB_AGAIN_MS;
         outlet.wishes.push(Wish::Retry);
+        self.consider_job(outlet);
         self.job_over(outlet);
     }
 

@@ -12,7 +12,7 @@ use crate::{
     intake::{self, IntakeError},
     limits::UNSTORED_BYTES_MAX,
     message::SyncMessage,
-    outlet::{Outlet, Wish},
+    outlet::Outlet,
     storage::ReadWhat,
     subscription::{Request, Synced},
     wire::SyncKind,
@@ -74,7 +74,7 @@ impl Document {
         let in_step = message.changes.is_empty() && message.heads == *self.heads;
         let quarantined = self.meta.quarantine.is_some();
         let pushed = matches!(self.state, State::Pushed);
-        let fresh = message.wants_everything() && (!pushed || quarantined);
+        let fresh = message.wants_everything() && (!pushed || quarantined || self.is_verified);
         let Some(peer) = self.peers.get_mut(&connection) else {
             return Step::Done;
         };
@@ -95,7 +95,7 @@ impl Document {
             peer.note(message, &self.heads);
             Step::Done
         } else {
-            outlet.wishes.push(Wish::Job { due_in_ms: 0 });
+            self.wish_for_job(0, outlet);
             Step::Wait
         }
     }

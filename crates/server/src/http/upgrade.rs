@@ -69,13 +69,18 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
 }
 
 /// Whom a request comes from, and the subprotocol to echo; or the answer to whoever is not let in.
-#[expect(clippy::result_large_err, reason = "the answer is sent as it is, and this is not a hot path")]
+#[expect(
+    clippy::result_large_err,
+    reason = "the answer is sent as it is, and this is not a hot path"
+)]
 pub(super) fn admit(
     app: &App,
     request: &Request,
 ) -> Result<(Admitted, Option<HeaderValue>), Response> {
     let Some(token) = find_token(request) else {
-        return Err(refused("a token is missing: ?token=, Authorization: Bearer, or a subprotocol"));
+        return Err(refused(
+            "a token is missing: ?token=, Authorization: Bearer, or a subprotocol",
+        ));
     };
     match app.door.admit(&token.text) {
         Ok(admitted) => Ok((admitted, token.protocol)),

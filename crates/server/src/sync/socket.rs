@@ -34,7 +34,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long a peer may be silent, or a write may take, before it is given up.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
 /// How long a peer has to answer our close.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+const GOODBYE_MAX: Duration = Duration::from_secs(3);
 /// How many bytes are gathered for one write.
 const BATCH_BYTES: usize = 32 << 10;
 

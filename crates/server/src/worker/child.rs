@@ -27,6 +27,8 @@ pub fn run(address_space_bytes: u64, job_seconds_max: u64) -> io::Result<()> {
     limit(Resource::As, address_space_bytes)?;
     limit(Resource::Core, 0)?;
     nice(NICENESS)?;
+    // when the machine runs out of memory, the kernel is to take this process and not the server
+    std::fs::write("/proc/self/oom_score_adj", "1000").ok();
     // a panic is reported as a reply, without its words: they may hold contents of the document
     std::panic::set_hook(Box::new(|_| {}));
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());

@@ -1,0 +1,82 @@
+//! A damaged file: said at once, served to nobody, and nobody else's problem.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends"
+)]
+
+use std::fs;
+
+use support::{Client, Replica, Server};
+
+mod support;
+
+/// What the damaged document says; short enough to lie in the file as it is.
+const MARK: &str = "a bit of this flips";
+
+#[tokio::test]
+async fn a_flipped_bit_is_named_at_the_start_and_stops_its_group_alone() {
+    let mut server = Server::start().await;
+    let other_token = server.token("dev.example.other", false).await;
+    let mut note = Replica::new("owner", MARK);
+    let mut other_note = Replica::new("owner", "of the other group");
+    let mut owner = Client::join(&server.url, "owner").await;
+    owner.push(&mut note).await;
+    let mut other = Client::join(&server.url_with(&other_token), "owner").await;
+    other.push(&mut other_note).await;
+    assert_eq!(server.http("/xrpc/_health", &[]).await.0, 200);
+    server.terminate().await;
+
+    flip_a_bit(&server.group_file(&server.group));
+    let mut server = server.start_again().await;
+    server.has_logged("checksum of chunk").await;
+    let log = server.stderr();
+    assert!(log.contains("ERROR"), "{log}");
+    assert!(log.contains(&server.group), "{log}");
+    assert!(log.contains(&format!("{}.db", server.group)), "{log}");
+    assert!(!log.contains("dev.example.other"), "{log}");
+
+    let (status, body) = server.http("/xrpc/_health", &[]).await;
+    assert_eq!(status, 503);
+    assert!(body.contains("StorageFailed"), "{body}");
+    let path = format!("/?token={}", server.token);
+    for _ in 0..2 {
+        let (status, _) = server.refusal(&path, &[]).await;
+        assert_eq!(status, 503);
+    }
+
+    let mut other = Client::join(&server.url_with(&other_token), "owner").await;
+    let mut copy = other.pull(other_note.id).await.unwrap();
+    assert_eq!(copy.value().unwrap(), "of the other group");
+    other.edit(&mut copy, "goes on").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named_and_left_as_it_is() {
+    let mut server = Server::start().await;
+    server.terminate().await;
+    let path = server.group_file("dev.example.broken");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let garbage = "this is no database ".repeat(1_000);
+    fs::write(&path, &garbage).unwrap();
+
+    let mut server = server.start_again().await;
+    server.has_logged("dev.example.broken.db").await;
+    assert_eq!(server.http("/xrpc/_health", &[]).await.0, 503);
+    let mut client = Client::join(&server.url, "owner").await;
+    client.push(&mut Replica::new("owner", "note")).await;
+    let token = server.token("dev.example.broken", false).await;
+    let (status, _) = server.refusal(&format!("/?token={token}"), &[]).await;
+    assert_eq!(status, 503);
+    assert_eq!(server.terminate().await.code(), Some(0));
+    assert_eq!(fs::read_to_string(&path).unwrap(), garbage);
+}
+
+/// Flips one bit of the text that the document holds.
+fn flip_a_bit(path: &std::path::Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let mark = MARK.as_bytes();
+    let at = bytes.windows(mark.len()).position(|part| part == mark);
+    bytes[at.unwrap() + 3] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}

@@ -1,0 +1,155 @@
+//! What the project's pages name exists: paths, links, and the tests that `SECURITY.md` calls to witness.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The pages in the root whose links are followed, besides those in `docs`.
+const PAGES: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn page(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files below a folder whose names end so.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = vec![];
+    // a folder that cannot be read has no files, which the tests notice
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            found.extend(files(&path, ending));
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What stands between backticks, blocks of code excepted.
+fn code_spans(page: &str) -> Vec<&str> {
+    let mut in_fence = false;
+    let mut was_blank_or_code = true;
+    let prose = page.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        in_fence ^= fence;
+        // an indented line within a paragraph is a part of it
+        let code = fence || in_fence || (was_blank_or_code && line.starts_with("    "));
+        was_blank_or_code = code || line.is_empty();
+        !code
+    });
+    prose
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+/// Whether a piece of code is meant as a path in the repository.
+fn is_path(code: &str) -> bool {
+    let chars = |char: char| char.is_ascii_alphanumeric() || "/._-".contains(char);
+    let file = [".rs", ".md", ".toml", ".js"]
+        .iter()
+        .any(|ending| code.ends_with(ending));
+    code.chars().all(chars) && !code.starts_with('/') && (code.contains('/') || file)
+}
+
+/// The targets of a page's links to other files, without their fragments.
+fn links(page: &str) -> Vec<&str> {
+    let targets = page
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    targets
+        .filter(|target| !target.contains("://") && !target.starts_with('#'))
+        .filter_map(|target| target.split('#').next())
+        .collect()
+}
+
+#[test]
+fn every_path_in_the_architecture_exists() {
+    let page = page("ARCHITECTURE.md");
+    let paths: Vec<_> = code_spans(&page)
+        .into_iter()
+        .filter(|code| is_path(code))
+        .collect();
+    assert!(paths.len() > 30, "only these look like paths: {paths:?}");
+    let missing: Vec<_> = paths
+        .iter()
+        .filter(|path| !root().join(path).exists())
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "ARCHITECTURE.md names what does not exist: {missing:?}"
+    );
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut pages: Vec<_> = PAGES.iter().map(|name| root().join(name)).collect();
+    pages.extend(files(&root().join("docs"), ".md"));
+    let (mut followed, mut broken) = (0, vec![]);
+    for path in pages {
+        let text = page(&path);
+        for link in links(&text) {
+            followed += 1;
+            if !path.parent().unwrap().join(link).exists() {
+                broken.push(format!("{} -> {link}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "these lead nowhere: {broken:#?}");
+    assert!(followed > 15, "only {followed} links were found");
+}
+
+#[test]
+fn every_test_that_security_names_exists() {
+    let sources: String = files(&root().join("crates"), ".rs")
+        .into_iter()
+        .map(page)
+        .collect();
+    let cases: String = files(&root().join("conformance/tests"), ".js")
+        .into_iter()
+        .map(page)
+        .collect();
+    let security = page("SECURITY.md");
+    let (tests, others): (Vec<_>, Vec<_>) = code_spans(&security)
+        .into_iter()
+        .partition(|code| is_test_name(code));
+    assert!(tests.len() > 15, "only these look like tests: {tests:?}");
+    let missing: Vec<_> = tests
+        .iter()
+        .filter(|test| !sources.contains(&format!("fn {test}(")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "SECURITY.md names tests that do not exist: {missing:?}"
+    );
+    let quoted = others
+        .iter()
+        .filter_map(|code| code.strip_prefix('"')?.strip_suffix('"'));
+    for case in quoted {
+        assert!(
+            cases.contains(case),
+            "no conformance case is called {case:?}"
+        );
+    }
+}
+
+/// Whether a piece of code is the name of a test: they are sentences.
+fn is_test_name(code: &str) -> bool {
+    code.matches('_').count() >= 3
+        && code
+            .chars()
+            .all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_')
+}
