@@ -72,9 +72,8 @@ impl SmallDisk {
         let path = self.data_dir.join("filler");
         let mut file = File::create(&path).unwrap();
         let full = loop {
-            match file.write(&[7; 4_096]) {
-                Ok(_) => {}
-                Err(error) => break error,
+            if let Err(error) = file.write_all(&[7; 4_096]) {
+                break error;
             }
         };
         assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
