@@ -1,0 +1,147 @@
+//! The scenarios by name, and what they share. Each starts a server of its own with an empty data directory.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::figures::Figures;
+use crate::server::{Server, Target};
+
+mod big;
+pub(crate) mod ceilings;
+mod ephemeral;
+mod fanout;
+mod idle;
+mod many;
+mod pull;
+mod push;
+mod slow;
+
+/// How much work a scenario does.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Scale {
+    /// What the table in the README was made with.
+    Full,
+    /// A tenth of it.
+    Quick,
+}
+
+impl Scale {
+    pub(crate) fn of(self, full: u32) -> u32 {
+        match self {
+            Self::Full => full,
+            Self::Quick => (full / 10).max(1),
+        }
+    }
+}
+
+/// Where and how much to measure.
+pub(crate) struct Bench {
+    pub(crate) target: Target,
+    pub(crate) scale: Scale,
+    /// Data directories and the documents that are worth keeping between runs. Beside the build, so that it lies on a
+    /// disk: a temporary directory may be memory, where an fsync costs nothing.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Bench {
+    /// A server that has come to rest after its start, so that no scenario pays for that.
+    async fn server(&self) -> Result<Server> {
+        let server = Server::start(&self.target, &self.scratch).await?;
+        server.settle().await?;
+        Ok(server)
+    }
+}
+
+/// In the order in which they run.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    Push,
+    Many,
+    PullWarm,
+    PullCold,
+    #[value(name = "fanout-10hz")]
+    Fanout10,
+    #[value(name = "fanout-40hz")]
+    Fanout40,
+    FanoutClosed,
+    Ephemeral,
+    #[value(name = "bigdoc100k")]
+    Big,
+    #[value(name = "slowpeer-4")]
+    Slow,
+    #[value(name = "idle1k")]
+    Idle1k,
+    #[value(name = "idle5k")]
+    Idle5k,
+    Echo,
+    Fsync,
+}
+
+impl Scenario {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Many => "many",
+            Self::PullWarm => "pull-warm",
+            Self::PullCold => "pull-cold",
+            Self::Fanout10 => "fanout-10hz",
+            Self::Fanout40 => "fanout-40hz",
+            Self::FanoutClosed => "fanout-closed",
+            Self::Ephemeral => "ephemeral",
+            Self::Big => "bigdoc100k",
+            Self::Slow => "slowpeer-4",
+            Self::Idle1k => "idle1k",
+            Self::Idle5k => "idle5k",
+            Self::Echo => "echo",
+            Self::Fsync => "fsync",
+        }
+    }
+
+    pub(crate) fn summary(self) -> &'static str {
+        match self {
+            Self::Push => "500 documents of 100 changes uploaded, 32 at a time, until acknowledged",
+            Self::Many => {
+                "20,000 documents of one change over 2 connections; 100 of them pulled after a restart"
+            }
+            Self::PullWarm => "500 documents of 100 changes downloaded, 32 at a time",
+            Self::PullCold => "the same right after a restart",
+            Self::Fanout10 => "one writer, 10 edits a second, 50 readers",
+            Self::Fanout40 => "one writer, 40 edits a second, 50 readers",
+            Self::FanoutClosed => "one writer, 50 readers, the next edit once all have the last",
+            Self::Ephemeral => "100 ephemeral messages a second to 50 readers",
+            Self::Big => {
+                "a document of 100,000 changes: push, pull, live edits, pull after a restart"
+            }
+            Self::Slow => "500 edits of 100 kB while 4 readers do not read",
+            Self::Idle1k => "the memory of 1,000 connections that do nothing",
+            Self::Idle5k => "the memory of 5,000 connections that do nothing",
+            Self::Echo => "ceiling: a WebSocket that sends back what comes",
+            Self::Fsync => "ceiling: append 4 kB and fdatasync, again and again",
+        }
+    }
+
+    /// Whether it measures the machine and not a server.
+    pub(crate) fn is_ceiling(self) -> bool {
+        matches!(self, Self::Echo | Self::Fsync)
+    }
+
+    pub(crate) async fn run(self, bench: &Bench) -> Result<Figures> {
+        match self {
+            Self::Push => push::run(bench).await,
+            Self::Many => many::run(bench).await,
+            Self::PullWarm => pull::run(bench, pull::Start::Warm).await,
+            Self::PullCold => pull::run(bench, pull::Start::Cold).await,
+            Self::Fanout10 => fanout::paced(bench, 10).await,
+            Self::Fanout40 => fanout::paced(bench, 40).await,
+            Self::FanoutClosed => fanout::closed(bench).await,
+            Self::Ephemeral => ephemeral::run(bench).await,
+            Self::Big => big::run(bench).await,
+            Self::Slow => slow::run(bench).await,
+            Self::Idle1k => idle::run(bench, 1_000).await,
+            Self::Idle5k => idle::run(bench, 5_000).await,
+            Self::Echo => ceilings::echo(bench).await,
+            Self::Fsync => ceilings::fsync(bench),
+        }
+    }
+}

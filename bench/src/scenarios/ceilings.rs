@@ -1,0 +1,94 @@
+//! What the machine can do at most, whatever the server: messages through a WebSocket, and commits to the disk.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::Bench;
+use crate::client;
+use crate::figures::{Figures, Meter, Unit, as_f64};
+
+const RUN: Duration = Duration::from_secs(3);
+const PAGE_BYTES: usize = 4096;
+
+/// Through a child process, as the servers are one.
+pub(super) async fn echo(bench: &Bench) -> Result<Figures> {
+    let server = bench.server().await?;
+    let mut figures = Figures::default();
+    let meter = Meter::start(&server)?;
+    let (small, during) = echoed(server.url(), 200, 64).await?;
+    figures.rate("echo of 200 B", small, during);
+    let (large, during) = echoed(server.url(), 100_000, 8).await?;
+    let megabytes = as_f64(large) * 0.1 / during.as_secs_f64();
+    figures.add("echo of 100 kB", megabytes, Unit::MegabytesPerSecond);
+    figures.cpu(&meter.stop(&server).await?);
+    server.stop().await?;
+    Ok(figures)
+}
+
+/// Sends `at_once` messages, waits until they are back, and so on.
+async fn echoed(url: &str, bytes: usize, at_once: usize) -> Result<(usize, Duration)> {
+    let mut socket = client::open(url).await?;
+    let message = Message::Binary(Bytes::from(vec![0x5a; bytes]));
+    let (started, mut count) = (Instant::now(), 0);
+    while started.elapsed() < RUN {
+        for _ in 0..at_once {
+            socket.feed(message.clone()).await?;
+        }
+        socket.flush().await?;
+        for _ in 0..at_once {
+            socket.next().await.context("the echo ended")??;
+        }
+        count += at_once;
+    }
+    Ok((count, started.elapsed()))
+}
+
+/// The child's side: sends back what comes, until it is ended.
+pub(crate) async fn echo_server() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!(
+        "{}",
+        serde_json::json!({"url": format!("ws://{}", listener.local_addr()?)})
+    );
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(async move {
+            let mut socket = tokio_tungstenite::accept_async(stream).await?;
+            while let Some(message) = socket.next().await {
+                let message = message?;
+                if message.is_binary() {
+                    socket.send(message).await?;
+                }
+            }
+            Ok::<_, tokio_tungstenite::tungstenite::Error>(())
+        });
+    }
+}
+
+/// One writer, one file: what a commit costs that is not shared.
+pub(super) fn fsync(bench: &Bench) -> Result<Figures> {
+    std::fs::create_dir_all(&bench.scratch)?;
+    let directory = tempfile::TempDir::with_prefix_in("fsync-", &bench.scratch)?;
+    let mut file = File::create(directory.path().join("log"))?;
+    let mut times = Vec::new();
+    let started = Instant::now();
+    while started.elapsed() < RUN {
+        let before = Instant::now();
+        file.write_all(&[0x5a; PAGE_BYTES])?;
+        file.sync_data()?;
+        times.push(before.elapsed());
+    }
+    let mut figures = Figures::default();
+    figures.rate("append 4 kB and fdatasync", times.len(), started.elapsed());
+    figures.percentiles("append 4 kB and fdatasync", &mut times);
+    directory.close()?;
+    Ok(figures)
+}

@@ -1,0 +1,197 @@
+//! The server under test: a child process that prints its address and is ended with SIGTERM.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::process::{self, Usage};
+
+const START_MAX: Duration = Duration::from_secs(60);
+const STOP_MAX: Duration = Duration::from_secs(120);
+/// A server is at rest that has used no more than one tick of CPU time in this time.
+const REST: Duration = Duration::from_millis(400);
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+
+/// Which program is measured.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// groundmist-sync itself, at this path.
+    Groundmist(PathBuf),
+    /// The stock server in `peers/node`, in this directory.
+    Node(PathBuf),
+    /// Nothing but a WebSocket that sends back what comes: this program as its own child.
+    Echo,
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Groundmist(_) => "groundmist-sync",
+            Self::Node(_) => "node 2.5.6",
+            Self::Echo => "bare",
+        }
+    }
+
+    /// Looks for what the target needs, and installs the peer's packages if they are not there.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        match self {
+            Self::Groundmist(path) if !path.is_file() => {
+                bail!(
+                    "no server at {}: run `make build`, or name one with --server",
+                    path.display()
+                )
+            }
+            Self::Node(dir) if !dir.join("node_modules/.package-lock.json").is_file() => {
+                install(dir).await
+            }
+            Self::Groundmist(_) | Self::Node(_) | Self::Echo => Ok(()),
+        }
+    }
+
+    fn command(&self, data: &Path) -> Result<Command> {
+        let mut command = match self {
+            Self::Groundmist(path) => {
+                let mut command = Command::new(path);
+                command
+                    .args(["dev", "--json", "--port", "0", "--data-dir"])
+                    .arg(data);
+                command
+            }
+            Self::Node(dir) => {
+                let mut command = Command::new("node");
+                command
+                    .arg(dir.join("server.mjs"))
+                    .args(["--port", "0", "--data-dir"])
+                    .arg(data);
+                command
+            }
+            Self::Echo => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("--echo-server");
+                command
+            }
+        };
+        // What a server says of dropped connections is no part of the table.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+}
+
+async fn install(dir: &Path) -> Result<()> {
+    eprintln!("installing the node peer (npm ci)");
+    let status = Command::new("npm")
+        .arg("ci")
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .status()
+        .await;
+    ensure!(
+        status.context("npm does not start")?.success(),
+        "npm ci failed in {}",
+        dir.display()
+    );
+    Ok(())
+}
+
+/// A running server with a data directory of its own.
+pub(crate) struct Server {
+    target: Target,
+    data: TempDir,
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    /// Starts with an empty data directory inside `scratch`.
+    pub(crate) async fn start(target: &Target, scratch: &Path) -> Result<Self> {
+        std::fs::create_dir_all(scratch)?;
+        let data = TempDir::with_prefix_in("data-", scratch)?;
+        let (child, url) = spawn(target, data.path()).await?;
+        Ok(Self {
+            target: target.clone(),
+            data,
+            child,
+            url,
+        })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends the server and starts it again on the same data; returns how long the start took.
+    pub(crate) async fn restart(&mut self) -> Result<Duration> {
+        self.end().await?;
+        let started = Instant::now();
+        (self.child, self.url) = spawn(&self.target, self.data.path()).await?;
+        Ok(started.elapsed())
+    }
+
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        process::usage(self.child.id().context("the server has ended")?)
+    }
+
+    /// Waits until the server and its children are at rest, or [`SETTLE_MAX`] is over.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLE_MAX;
+        let mut before = self.usage()?.cpu;
+        while Instant::now() < deadline {
+            tokio::time::sleep(REST).await;
+            let now = self.usage()?.cpu;
+            if now.saturating_sub(before) <= process::TICK {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
+    /// Ends the server and removes its data.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.end().await?;
+        Ok(self.data.close()?)
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        let pid = self.child.id().context("the server has ended by itself")?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("no process id")?;
+        kill_process(pid, Signal::TERM)?;
+        let ended = tokio::time::timeout(STOP_MAX, self.child.wait()).await;
+        ended.context("the server does not end on SIGTERM")??;
+        Ok(())
+    }
+}
+
+async fn spawn(target: &Target, data: &Path) -> Result<(Child, String)> {
+    let mut child = target
+        .command(data)?
+        .spawn()
+        .with_context(|| format!("{} does not start", target.name()))?;
+    let stdout = child.stdout.take().context("no stdout")?;
+    let mut line = String::new();
+    let mut stdout = BufReader::new(stdout);
+    let read = tokio::time::timeout(START_MAX, stdout.read_line(&mut line)).await;
+    let read = read.context("the server does not start in time")??;
+    ensure!(
+        read > 0,
+        "{} ended before it printed its address",
+        target.name()
+    );
+    let ready: serde_json::Value =
+        serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+    let url = ready
+        .get("url")
+        .and_then(serde_json::Value::as_str)
+        .context("no url in the server's first line")?;
+    Ok((child, url.to_owned()))
+}
