@@ -24,7 +24,7 @@ use crate::{session::Refused, sync::Admitted};
 /// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
 const TOKEN_PROTOCOL: &str = "groundmist.token.";
 /// Bytes that are read from a socket at once; each socket has a buffer of this size.
-const READ_BUFFER_BYTES: usize = 4_096;
+const READ_BUFFER_BYTES: usize = 2_048;
 
 /// Whether a request wants a WebSocket. Source: RFC 6455, section 4.2.1.
 pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {

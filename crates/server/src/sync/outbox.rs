@@ -1,12 +1,15 @@
 //! What waits to be written to one socket: bounded, and never in the way of others.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 /// Bytes in an outbox beyond which the engine is asked to hold back what can wait.
 const CONGESTED_BYTES: usize = 256 << 10;
@@ -27,21 +30,35 @@ pub(super) enum Outgoing {
 }
 
 /// The group's end of an outbox.
-pub(super) struct Outbox {
-    queue: mpsc::UnboundedSender<Outgoing>,
-    gauge: Arc<Gauge>,
-}
+pub(super) struct Outbox(Arc<Shared>);
 
 /// The socket's end.
 pub(super) struct OutboxReader {
-    queue: mpsc::UnboundedReceiver<Outgoing>,
-    gauge: Arc<Gauge>,
+    shared: Arc<Shared>,
+    /// Taken from the queue together, to lock it once.
+    taken: VecDeque<Outgoing>,
 }
 
+/// Thousands of sockets are idle most of the time: an empty outbox has nothing on the heap but this.
 #[derive(Default)]
-struct Gauge {
+struct Shared {
+    queue: Mutex<VecDeque<Outgoing>>,
+    filled: Notify,
+    is_abandoned: AtomicBool,
     bytes: AtomicUsize,
     congested: AtomicBool,
+}
+
+impl Shared {
+    /// A panic while the lock was held leaves a queue that is whole all the same.
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Outgoing>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, outgoing: Outgoing) {
+        self.queue().push_back(outgoing);
+        self.filled.notify_one();
+    }
 }
 
 /// What putting a frame in did to an outbox.
@@ -55,29 +72,23 @@ pub(super) enum Level {
 }
 
 pub(super) fn outbox() -> (Outbox, OutboxReader) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let gauge = Arc::new(Gauge::default());
+    let shared = Arc::new(Shared::default());
     let reader = OutboxReader {
-        queue: receiver,
-        gauge: Arc::clone(&gauge),
+        shared: Arc::clone(&shared),
+        taken: VecDeque::new(),
     };
-    (
-        Outbox {
-            queue: sender,
-            gauge,
-        },
-        reader,
-    )
+    (Outbox(shared), reader)
 }
 
 impl Outbox {
     /// Puts a frame in. A socket that is gone takes nothing, and that is fine: its end is announced elsewhere.
     pub(super) fn send(&self, frame: Bytes) -> Level {
-        let bytes = self.gauge.bytes.fetch_add(frame.len(), Ordering::AcqRel) + frame.len();
-        drop(self.queue.send(Outgoing::Frame(frame)));
+        let shared = &self.0;
+        let bytes = shared.bytes.fetch_add(frame.len(), Ordering::AcqRel) + frame.len();
+        shared.push(Outgoing::Frame(frame));
         if bytes > OUTBOX_BYTES_MAX {
             Level::Overflowing
-        } else if bytes > CONGESTED_BYTES && !self.gauge.congested.swap(true, Ordering::AcqRel) {
+        } else if bytes > CONGESTED_BYTES && !shared.congested.swap(true, Ordering::AcqRel) {
             Level::Congested
         } else {
             Level::Fine
@@ -86,27 +97,53 @@ impl Outbox {
 
     /// Puts the last word in.
     pub(super) fn close(&self, code: u16, reason: String) {
-        drop(self.queue.send(Outgoing::Close { code, reason }));
+        self.0.push(Outgoing::Close { code, reason });
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.0.is_abandoned.store(true, Ordering::Release);
+        self.0.filled.notify_one();
     }
 }
 
 impl OutboxReader {
     /// The next thing to write; nothing once the group has let go of the socket.
     pub(super) async fn next(&mut self) -> Option<Outgoing> {
-        self.queue.recv().await
+        loop {
+            // what is read first was set last
+            let is_abandoned = self.shared.is_abandoned.load(Ordering::Acquire);
+            if let Some(next) = self.next_now() {
+                return Some(next);
+            }
+            if is_abandoned {
+                return None;
+            }
+            self.shared.filled.notified().await;
+        }
     }
 
     /// The next thing to write, if there is one already.
     pub(super) fn next_now(&mut self) -> Option<Outgoing> {
-        self.queue.try_recv().ok()
+        if self.taken.is_empty() {
+            // an idle socket keeps no queue
+            self.taken = std::mem::take(&mut *self.shared.queue());
+        }
+        self.taken.pop_front()
     }
 
     /// Says that `bytes` have been written; whether that ended a congestion.
     pub(super) fn written(&self, bytes: usize) -> bool {
-        let left = self.gauge.bytes.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        let Shared {
+            bytes: waiting,
+            congested,
+            ..
+        } = &*self.shared;
+        let left = waiting.fetch_sub(bytes, Ordering::AcqRel) - bytes;
         left < DRAINED_BYTES
-            && self.gauge.congested.load(Ordering::Acquire)
-            && self.gauge.congested.swap(false, Ordering::AcqRel)
+            && congested.load(Ordering::Acquire)
+            && congested.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -129,6 +166,29 @@ mod tests {
             drained.push(reader.written(frame.len()));
         }
         assert_eq!(drained, [false, false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn what_was_put_in_comes_out_in_its_order_and_then_nothing_more() {
+        let (outbox, mut reader) = outbox();
+        let reading = tokio::spawn(async move {
+            let mut seen = vec![];
+            while let Some(next) = reader.next().await {
+                seen.push(match next {
+                    Outgoing::Frame(frame) => frame.len(),
+                    Outgoing::Close { code, .. } => code.into(),
+                });
+            }
+            seen
+        });
+        for length in 1..=100 {
+            outbox.send(vec![0; length].into());
+            tokio::task::yield_now().await;
+        }
+        outbox.close(1008, "over".into());
+        drop(outbox);
+        let expected: Vec<usize> = (1..=100).chain([1008]).collect();
+        assert_eq!(reading.await.unwrap(), expected);
     }
 
     #[test]
