@@ -1,6 +1,7 @@
 //! One WebSocket: frames in, frames out, and a pulse.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use futures_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -159,7 +160,8 @@ async fn write<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut next_ping = Instant::now() + PING_EVERY;
+    // one timer for the socket's life: a new one for each message would cost more than the message
+    let mut ping = pin!(sleep(PING_EVERY));
     loop {
         tokio::select! {
             next = outbox.next() => {
@@ -175,11 +177,11 @@ where
                     Err(_) => return End::Silence,
                 }
             }
-            () = sleep_until(next_ping) => {
+            () = ping.as_mut() => {
                 if heard.elapsed() > DEAD_AFTER {
                     return End::Silence;
                 }
-                next_ping += PING_EVERY;
+                ping.as_mut().reset(Instant::now() + PING_EVERY);
                 match timeout(DEAD_AFTER, sink.send(Message::Ping(Bytes::new()))).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return End::Peer,
