@@ -1,5 +1,6 @@
 //! Presence: cursors and the like, which are passed on and never stored.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -34,13 +35,13 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     let frames = (0..count)
         .map(|number| writer.ephemeral_frame(&prepared.id, u64::from(number) + 1, &payload(number)))
         .collect::<Result<Vec<_>>>()?;
-    server.settle().await?;
+    meanwhile(&mut writer, server.settle()).await??;
     let meter = Meter::start(&server)?;
     let mut sent = Vec::new();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for frame in frames {
-        ticks.tick().await;
+        meanwhile(&mut writer, ticks.tick()).await?;
         sent.push(Instant::now());
         writer.send(frame).await?;
     }
@@ -60,6 +61,17 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     figures.cpu(&spent);
     server.stop().await?;
     Ok(figures)
+}
+
+/// Waits for `event`, and reads what comes meanwhile: a peer that answers no ping is cut off.
+async fn meanwhile<T>(writer: &mut Client, event: impl Future<Output = T>) -> Result<T> {
+    let mut event = pin!(event);
+    loop {
+        tokio::select! {
+            outcome = event.as_mut() => return Ok(outcome),
+            message = writer.next() => drop(message?),
+        }
+    }
 }
 
 /// The message's number as CBOR bytes, and filling.
