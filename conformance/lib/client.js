@@ -158,6 +158,13 @@ export function calm(adapter) {
   adapter.send = (message) => {
     if (!adapter.socket || adapter.socket.readyState === WebSocket.OPEN) send(message);
   };
+  // An adapter that is told to disconnect while it still connects stops listening first; what its socket then has to
+  // say is an event without a listener: nothing in a browser, the end of the process in Node.
+  const disconnect = adapter.disconnect.bind(adapter);
+  adapter.disconnect = () => {
+    adapter.socket?.addEventListener("error", () => {});
+    disconnect();
+  };
 }
 
 /** Waits until all of these (client, handle) pairs hold the same heads. */
