@@ -103,6 +103,20 @@ impl Mailbox {
     }
 }
 
+/// A mailbox that nobody reads, for tests of what writes to it.
+#[cfg(test)]
+pub(super) fn unattended() -> (Mailbox, impl Sized) {
+    let (sender, letters) = mpsc::channel(MAILBOX_INPUTS);
+    let room = Arc::new(Semaphore::new(MAILBOX_KIB));
+    (
+        Mailbox {
+            letters: sender,
+            room,
+        },
+        letters,
+    )
+}
+
 /// What the store and the worker have to say; never waits for room, as each answers a question of ours.
 enum Report {
     Stored(Vec<Completion>),

@@ -246,3 +246,43 @@ async fn say_goodbye<S>(
         .await
         .ok();
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::sync::{group::unattended, outbox::outbox};
+
+    async fn ends() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (ours, theirs) = duplex(64 << 10);
+        let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+        (
+            ours,
+            WebSocketStream::from_raw_socket(theirs, Role::Client, None).await,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_pinged_and_given_up() {
+        let (socket, mut peer) = ends().await;
+        let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
+        let started = Instant::now();
+        let end = run(socket, ConnectionId(1), &mailbox, reader).await;
+        assert_eq!(end, End::Silence);
+        assert!((DEAD_AFTER..DEAD_AFTER + PING_EVERY).contains(&started.elapsed()));
+        assert!(matches!(peer.next().await, Some(Ok(Message::Ping(_)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_pings_stays() {
+        let (socket, mut peer) = ends().await;
+        let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
+        // reading is what answers
+        tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
+        let an_hour = Duration::from_secs(3_600);
+        let ended = timeout(an_hour, run(socket, ConnectionId(1), &mailbox, reader)).await;
+        assert!(ended.is_err(), "{ended:?}");
+    }
+}
