@@ -9,13 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        handshake::derive_accept_key,
-        protocol::{Role, WebSocketConfig},
-    },
-};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, error, info};
 
 use super::App;
@@ -23,8 +17,6 @@ use crate::{session::Refused, sync::Admitted};
 
 /// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
 const TOKEN_PROTOCOL: &str = "groundmist.token.";
-/// Bytes that are read from a socket at once; each socket has a buffer of this size.
-const READ_BUFFER_BYTES: usize = 2_048;
 
 /// Whether a request wants a WebSocket. Source: RFC 6455, section 4.2.1.
 pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
@@ -57,10 +49,7 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
     tokio::spawn(async move {
         match on_upgrade.await {
             Ok(upgraded) => {
-                let io = TokioIo::new(upgraded);
-                let config = Some(websocket_config());
-                let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
-                hub.serve(socket, admitted).await;
+                hub.serve(TokioIo::new(upgraded), admitted).await;
             }
             Err(error) => debug!("a WebSocket was gone before it began: {error}"),
         }
@@ -93,14 +82,6 @@ pub(super) fn admit(
             Err(refused("the token is not valid here"))
         }
     }
-}
-
-fn websocket_config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(Some(engine::limits::FRAME_BYTES_MAX))
-        .max_frame_size(Some(engine::limits::FRAME_BYTES_MAX))
 }
 
 struct FoundToken {

@@ -12,7 +12,6 @@ use std::{
 use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
 use store::{GroupSettings, GroupStore, OpenError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::WebSocketStream;
 use tracing::{debug, error};
 
 use super::{
@@ -135,8 +134,8 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Runs a socket of a session until it ends.
-    pub async fn serve<S>(&self, socket: WebSocketStream<S>, admitted: Admitted)
+    /// Runs a WebSocket of a session until it ends; its handshake is done.
+    pub async fn serve<S>(&self, stream: S, admitted: Admitted)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -151,7 +150,7 @@ impl Hub {
         let (outbox, reader) = outbox::outbox();
         mailbox.open(connection, admitted.access, outbox).await;
         debug!(group = %admitted.group, conn.id = connection.0, "a socket is open");
-        let end = socket::run(socket, connection, &mailbox, reader).await;
+        let end = socket::run(stream, connection, &mailbox, reader).await;
         debug!(group = %admitted.group, conn.id = connection.0, ?end, "a socket is closed");
         mailbox.input(Input::Closed { connection }).await;
         self.forget(&admitted.session, connection);

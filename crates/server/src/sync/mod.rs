@@ -12,6 +12,7 @@
 mod group;
 mod hub;
 mod outbox;
+mod pulse;
 mod socket;
 
 pub use hub::{Admitted, Health, Hub, HubError, HubSettings};

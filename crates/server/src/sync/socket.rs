@@ -1,13 +1,9 @@
 //! One WebSocket: frames in, frames out, and a pulse.
 
-use std::{
-    pin::pin,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
-use engine::{ConnectionId, Input};
+use engine::{ConnectionId, Input, limits::FRAME_BYTES_MAX};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -21,22 +17,25 @@ use tokio_tungstenite::{
     tungstenite::{
         Error, Message,
         error::CapacityError,
-        protocol::{CloseFrame, frame::coding::CloseCode},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
 use super::{
     group::Mailbox,
     outbox::{OutboxReader, Outgoing},
+    pulse::{Pulse, Watched},
 };
 
 /// How often a peer is pinged.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// How long a peer may be silent, or a write may take, before it is given up.
+/// How long a peer may give no sign of life before it is given up.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
 /// How long a peer has to answer our close.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
-/// How many bytes are gathered for one write.
+/// Bytes that are read at once, and gathered before they are written; each socket has a buffer of this size.
+const BUFFER_BYTES: usize = 2 << 10;
+/// How many bytes of frames are handed over before they are flushed.
 const BATCH_BYTES: usize = 32 << 10;
 
 /// Why a socket ended, for the log.
@@ -68,37 +67,9 @@ impl End {
     }
 }
 
-/// When something was last heard of the peer.
-struct Heard {
-    started: Instant,
-    /// Since then.
-    ms: AtomicU64,
-}
-
-impl Default for Heard {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            ms: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Heard {
-    fn note(&self) {
-        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.ms.store(ms, Ordering::Relaxed);
-    }
-
-    fn elapsed(&self) -> Duration {
-        let last = Duration::from_millis(self.ms.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(last)
-    }
-}
-
-/// Runs a socket until it ends.
+/// Runs a WebSocket on a stream, whose handshake is done, until it ends.
 pub(super) async fn run<S>(
-    socket: WebSocketStream<S>,
+    stream: S,
     connection: ConnectionId,
     mailbox: &Mailbox,
     mut outbox: OutboxReader,
@@ -106,11 +77,14 @@ pub(super) async fn run<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let pulse = Pulse::new();
+    let stream = Watched::new(stream, pulse.clone());
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config())).await;
     let (mut sink, mut stream) = socket.split();
-    let heard = Heard::default();
     let end = tokio::select! {
-        end = read(&mut stream, connection, mailbox, &heard) => end,
-        end = write(&mut sink, connection, mailbox, &mut outbox, &heard) => end,
+        end = read(&mut stream, connection, mailbox) => end,
+        end = write(&mut sink, connection, mailbox, &mut outbox) => end,
+        () = pulse.silent_for(DEAD_AFTER) => End::Silence,
     };
     if let Some((code, reason)) = end.close() {
         say_goodbye(&mut sink, code, reason.into()).await;
@@ -126,17 +100,23 @@ where
     end
 }
 
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES)
+        .max_message_size(Some(FRAME_BYTES_MAX))
+        .max_frame_size(Some(FRAME_BYTES_MAX))
+}
+
 async fn read<S>(
     stream: &mut SplitStream<WebSocketStream<S>>,
     connection: ConnectionId,
     mailbox: &Mailbox,
-    heard: &Heard,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(message) = stream.next().await {
-        heard.note();
         match message {
             Ok(Message::Binary(frame)) => mailbox.frame(connection, frame).await,
             Ok(Message::Text(_)) => return End::TextFrame,
@@ -155,7 +135,6 @@ async fn write<S>(
     connection: ConnectionId,
     mailbox: &Mailbox,
     outbox: &mut OutboxReader,
-    heard: &Heard,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -166,26 +145,20 @@ where
         tokio::select! {
             next = outbox.next() => {
                 let Some(next) = next else { return End::Group };
-                match timeout(DEAD_AFTER, write_batch(sink, next, outbox)).await {
-                    Ok(Ok(Written::Bytes(bytes))) => {
+                match write_batch(sink, next, outbox).await {
+                    Ok(Written::Bytes(bytes)) => {
                         if outbox.written(bytes) {
                             mailbox.input(Input::Drained { connection }).await;
                         }
                     }
-                    Ok(Ok(Written::Last)) => return End::Group,
-                    Ok(Err(_)) => return End::Peer,
-                    Err(_) => return End::Silence,
+                    Ok(Written::Last) => return End::Group,
+                    Err(_) => return End::Peer,
                 }
             }
             () = ping.as_mut() => {
-                if heard.elapsed() > DEAD_AFTER {
-                    return End::Silence;
-                }
                 ping.as_mut().reset(Instant::now() + PING_EVERY);
-                match timeout(DEAD_AFTER, sink.send(Message::Ping(Bytes::new()))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return End::Peer,
-                    Err(_) => return End::Silence,
+                if sink.send(Message::Ping(Bytes::new())).await.is_err() {
+                    return End::Peer;
                 }
             }
         }
@@ -249,40 +222,77 @@ async fn say_goodbye<S>(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{DuplexStream, duplex};
-    use tokio_tungstenite::tungstenite::protocol::Role;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
     use crate::sync::{group::unattended, outbox::outbox};
 
-    async fn ends() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
-        let (ours, theirs) = duplex(64 << 10);
-        let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-        (
-            ours,
-            WebSocketStream::from_raw_socket(theirs, Role::Client, None).await,
-        )
+    async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
+        WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+    }
+
+    async fn serve(stream: DuplexStream, time: Duration) -> Option<End> {
+        let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
+        timeout(time, run(stream, ConnectionId(1), &mailbox, reader))
+            .await
+            .ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_peer_is_pinged_and_given_up() {
-        let (socket, mut peer) = ends().await;
-        let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
+        let (ours, theirs) = duplex(64 << 10);
         let started = Instant::now();
-        let end = run(socket, ConnectionId(1), &mailbox, reader).await;
-        assert_eq!(end, End::Silence);
-        assert!((DEAD_AFTER..DEAD_AFTER + PING_EVERY).contains(&started.elapsed()));
-        assert!(matches!(peer.next().await, Some(Ok(Message::Ping(_)))));
+        assert_eq!(serve(ours, DEAD_AFTER * 2).await, Some(End::Silence));
+        assert_eq!(started.elapsed().as_secs(), DEAD_AFTER.as_secs());
+        let first = client(theirs).await.next().await;
+        assert!(matches!(first, Some(Ok(Message::Ping(_)))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_answers_pings_stays() {
-        let (socket, mut peer) = ends().await;
-        let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
+        let (ours, theirs) = duplex(64 << 10);
         // reading is what answers
+        let mut peer = client(theirs).await;
         tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
-        let an_hour = Duration::from_secs(3_600);
-        let ended = timeout(an_hour, run(socket, ConnectionId(1), &mailbox, reader)).await;
-        assert!(ended.is_err(), "{ended:?}");
+        assert_eq!(serve(ours, Duration::from_secs(3_600)).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_long_for_one_long_frame_stays() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let upload = async move {
+            // a masked binary frame of 1 MiB, a kilobyte every second: 17 minutes
+            let head = [&[0x82, 0xff][..], &(1u64 << 20).to_be_bytes(), &[0; 4]].concat();
+            theirs.write_all(&head).await.unwrap();
+            for _ in 0..1_000 {
+                theirs.write_all(&[7; 1 << 10]).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let upload = tokio::spawn(upload);
+        assert_eq!(serve(ours, Duration::from_secs(900)).await, None);
+        upload.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_in_a_long_frame_slowly_stays_and_one_that_stops_does_not() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let ((mailbox, _letters), (group, reader)) = (unattended(), outbox());
+        group.send(vec![0; 1 << 20].into());
+        let download = async move {
+            let mut buffer = [0; 1 << 10];
+            for _ in 0..300 {
+                theirs.read_exact(&mut buffer).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+            // and now it stops, with the stream open
+            theirs
+        };
+        let (started, download) = (Instant::now(), tokio::spawn(download));
+        let end = run(ours, ConnectionId(1), &mailbox, reader).await;
+        assert_eq!(end, End::Silence);
+        let lived = started.elapsed().as_secs();
+        assert!((340..=350).contains(&lived), "{lived} s");
+        drop(download.await);
     }
 }

@@ -1,0 +1,116 @@
+//! Whether there is still somebody at the other end: any byte that comes in says so, and any that goes out after the
+//! way was blocked, for then the other end has taken what was before it.
+//!
+//! Looking at whole messages instead would cut off whoever needs a minute for a long one.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep_until},
+};
+
+/// When the last sign of life came.
+#[derive(Clone)]
+pub(super) struct Pulse(Arc<Beat>);
+
+struct Beat {
+    started: Instant,
+    /// Since then, in milliseconds.
+    last_ms: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        let started = Instant::now();
+        Self(Arc::new(Beat {
+            started,
+            last_ms: AtomicU64::new(0),
+        }))
+    }
+
+    /// Waits until there has been no sign of life for that long.
+    pub(super) async fn silent_for(&self, time: Duration) {
+        loop {
+            let last = Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed));
+            let dead_at = self.0.started + last + time;
+            if dead_at <= Instant::now() {
+                return;
+            }
+            sleep_until(dead_at).await;
+        }
+    }
+
+    fn beat(&self) {
+        let ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+/// A stream whose signs of life are noted.
+pub(super) struct Watched<S> {
+    stream: S,
+    pulse: Pulse,
+    is_blocked: bool,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, pulse: Pulse) -> Self {
+        Self {
+            stream,
+            pulse,
+            is_blocked: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        if buffer.filled().len() > before {
+            self.pulse.beat();
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        match &outcome {
+            Poll::Pending => self.is_blocked = true,
+            Poll::Ready(Ok(_)) if self.is_blocked => {
+                self.is_blocked = false;
+                self.pulse.beat();
+            }
+            Poll::Ready(_) => {}
+        }
+        outcome
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
