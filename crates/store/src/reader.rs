@@ -20,6 +20,8 @@ use crate::{
 
 /// Bytes beyond which answers are handed over before the next question is looked at.
 const ROUND_BYTES: usize = 4 << 20;
+/// What an answer counts besides its contents, in bytes: whoever asks for many small ones keeps nobody waiting.
+const ANSWER_BYTES: usize = 16 << 10;
 
 pub(crate) struct Reader {
     connection: Connection,
@@ -50,7 +52,7 @@ impl Reader {
             let mut completions = vec![];
             for (ticket, question) in first.into_iter().chain(queue.try_iter().flatten()) {
                 let outcome = self.answer(&question);
-                bytes += outcome.as_ref().map_or(0, weight);
+                bytes += ANSWER_BYTES + outcome.as_ref().map_or(0, weight);
                 completions.push(Completion { ticket, outcome });
                 if bytes > ROUND_BYTES {
                     bytes = 0;
