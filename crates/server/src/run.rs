@@ -195,14 +195,16 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             continue;
         }
         seen = counter;
-        match app.door.ended(app.hub.sessions()) {
-            Ok(ended) => {
-                for session in ended {
-                    info!(session.id = %session, "a session has ended; its sockets are closed");
-                    app.hub.close_session(&session).await;
+        for (session, group) in app.hub.in_use() {
+            match app.door.ended(vec![session]) {
+                Ok(ended) => {
+                    for session in ended {
+                        info!(session.id = %session, %group, "a session has ended; its sockets are closed");
+                        app.hub.set_access(&session, &group, None).await;
+                    }
                 }
+                Err(problem) => error!("cannot look whether sessions have ended: {problem}"),
             }
-            Err(problem) => error!("cannot look whether sessions have ended: {problem}"),
         }
     }
 }

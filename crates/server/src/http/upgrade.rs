@@ -45,11 +45,14 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
     if !is_there.unwrap_or(false) {
         return unavailable();
     }
+    let Some(place) = app.hub.place() else {
+        return unavailable();
+    };
     let (hub, on_upgrade) = (app.hub.clone(), hyper::upgrade::on(&mut request));
     tokio::spawn(async move {
         match on_upgrade.await {
             Ok(upgraded) => {
-                hub.serve(TokioIo::new(upgraded), admitted).await;
+                hub.serve(TokioIo::new(upgraded), admitted, place).await;
             }
             Err(error) => debug!("a WebSocket was gone before it began: {error}"),
         }

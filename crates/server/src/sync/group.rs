@@ -19,7 +19,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::outbox::{Level, Outbox};
+use super::{
+    outbox::{Level, Outbox},
+    socket,
+};
 use crate::{
     group::Group,
     worker::{self, Worker},
@@ -61,13 +64,19 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    pub(super) async fn open(&self, connection: ConnectionId, access: Access, outbox: Outbox) {
-        self.post(Letter::Opened {
+    /// Whether the group takes the socket: one that is shut down does not.
+    pub(super) async fn open(
+        &self,
+        connection: ConnectionId,
+        access: Access,
+        outbox: Outbox,
+    ) -> bool {
+        let letter = Letter::Opened {
             connection,
             access,
             outbox,
-        })
-        .await;
+        };
+        self.letters.send(letter).await.is_ok()
     }
 
     /// Hands a frame to the engine, once there is room for it.
@@ -201,11 +210,14 @@ impl Driver {
                     if count == 0 {
                         return self.store.close();
                     }
-                    for letter in turn.drain(..) {
+                    let mut taken = turn.drain(..);
+                    while let Some(letter) = taken.next() {
                         if let Some(done) = self.letter(letter) {
+                            self.turn_away(taken, letters).await;
                             return self.shut_down(done, &mut reports).await;
                         }
                     }
+                    drop(taken);
                 }
                 () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => {
                     self.handle(Input::Tick);
@@ -329,6 +341,27 @@ impl Driver {
         });
     }
 
+    /// Takes the sockets that came too late, so that they are closed with the others.
+    async fn turn_away(
+        &mut self,
+        taken: impl Iterator<Item = Letter>,
+        mut letters: mpsc::Receiver<Letter>,
+    ) {
+        letters.close();
+        let mut late: Vec<_> = taken.collect();
+        while let Some(letter) = letters.recv().await {
+            late.push(letter);
+        }
+        for letter in late {
+            if let Letter::Opened {
+                connection, outbox, ..
+            } = letter
+            {
+                self.outboxes.insert(connection, outbox);
+            }
+        }
+    }
+
     /// Closes all sockets, lets what is on its way to the disk arrive, and closes the store.
     async fn shut_down(mut self, done: oneshot::Sender<()>, reports: &mut ReportReader) {
         self.carry_out();
@@ -338,7 +371,7 @@ impl Driver {
             self.carry_out();
         }
         for outbox in std::mem::take(&mut self.outboxes).into_values() {
-            outbox.close(1001, "the server is shutting down".into());
+            outbox.close(socket::GOING_AWAY.0, socket::GOING_AWAY.1.into());
         }
         let store = self.store;
         tokio::task::spawn_blocking(move || store.close())

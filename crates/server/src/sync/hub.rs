@@ -1,7 +1,7 @@
 //! All groups of the server, and which sockets a session has.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,7 +11,10 @@ use std::{
 
 use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
 use store::{GroupSettings, GroupStore, OpenError};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use tracing::{debug, error};
 
 use super::{
@@ -23,6 +26,9 @@ use crate::{
     session::SessionId,
     worker::{Worker, WorkerSettings},
 };
+
+/// What is said to a socket whose group cannot be used. Source: RFC 6455, section 7.4.1.
+const UNAVAILABLE: (u16, &str) = (1011, "the storage is unavailable, try again later");
 
 /// What the owner has set.
 #[derive(Debug, Clone)]
@@ -53,8 +59,36 @@ struct Inner {
     settings: HubSettings,
     worker: Worker,
     groups: Mutex<BTreeMap<Group, Opened>>,
-    sockets: Mutex<BTreeMap<SessionId, BTreeMap<ConnectionId, Mailbox>>>,
+    sockets: Mutex<BTreeMap<SessionId, BTreeMap<ConnectionId, Socket>>>,
+    presence: watch::Sender<Presence>,
     next_connection: AtomicU64,
+}
+
+/// A socket that is open.
+#[derive(Clone)]
+struct Socket {
+    group: Group,
+    access: Access,
+    mailbox: Mailbox,
+}
+
+/// Who is there, for the end to wait for.
+#[derive(Default)]
+struct Presence {
+    sockets: usize,
+    is_closing: bool,
+}
+
+/// A socket's place: the hub does not end while it is held.
+pub struct Place(Hub);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0
+            .inner
+            .presence
+            .send_modify(|presence| presence.sockets -= 1);
+    }
 }
 
 /// A group that somebody has asked for.
@@ -121,6 +155,7 @@ impl Hub {
                 worker,
                 groups: Mutex::default(),
                 sockets: Mutex::default(),
+                presence: watch::Sender::default(),
                 next_connection: AtomicU64::new(1),
             }),
         };
@@ -134,44 +169,88 @@ impl Hub {
         Ok(hub)
     }
 
+    /// A place for one more socket; nothing once the hub is closing. To be taken before a handshake is answered, so
+    /// that nobody is greeted and then forgotten.
+    pub fn place(&self) -> Option<Place> {
+        let is_taken = self.inner.presence.send_if_modified(|presence| {
+            if !presence.is_closing {
+                presence.sockets += 1;
+            }
+            !presence.is_closing
+        });
+        is_taken.then(|| Place(self.clone()))
+    }
+
     /// Runs a WebSocket of a session until it ends; its handshake is done.
-    pub async fn serve<S>(&self, stream: S, admitted: Admitted)
+    pub async fn serve<S>(&self, stream: S, admitted: Admitted, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(mailbox) = self.mailbox(&admitted.group) else {
-            return;
+        let Admitted {
+            session,
+            group,
+            access,
+        } = admitted;
+        let Some(mailbox) = self.mailbox(&group) else {
+            let is_closing = self.inner.presence.borrow().is_closing;
+            let reason = if is_closing {
+                socket::GOING_AWAY
+            } else {
+                UNAVAILABLE
+            };
+            return socket::turn_away(stream, reason).await;
         };
         let connection = ConnectionId(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
-        self.sockets()
-            .entry(admitted.session.clone())
-            .or_default()
-            .insert(connection, mailbox.clone());
         let (outbox, reader) = outbox::outbox();
-        mailbox.open(connection, admitted.access, outbox).await;
-        debug!(group = %admitted.group, conn.id = connection.0, "a socket is open");
-        let end = socket::run(stream, connection, &mailbox, reader).await;
-        debug!(group = %admitted.group, conn.id = connection.0, ?end, "a socket is closed");
+        if !mailbox.open(connection, access, outbox).await {
+            return socket::turn_away(stream, socket::GOING_AWAY).await;
+        }
+        let here = Socket {
+            group: group.clone(),
+            access,
+            mailbox: mailbox.clone(),
+        };
+        self.sockets()
+            .entry(session.clone())
+            .or_default()
+            .insert(connection, here);
+        debug!(%group, conn.id = connection.0, "a socket is open");
+        let (end, farewell) = socket::run(stream, connection, &mailbox, reader).await;
+        debug!(%group, conn.id = connection.0, ?end, "a socket is closed");
         mailbox.input(Input::Closed { connection }).await;
-        self.forget(&admitted.session, connection);
+        self.forget(&session, connection);
+        drop(place);
+        farewell.answered().await;
     }
 
-    /// Closes all sockets of a session, at once.
-    pub async fn close_session(&self, session: &SessionId) {
-        let sockets = self.sockets().get(session).cloned().unwrap_or_default();
-        for (connection, mailbox) in sockets {
+    /// Tells the sockets of a session in a group what it may do there now: nothing closes them, at once.
+    pub async fn set_access(&self, session: &SessionId, group: &Group, access: Option<Access>) {
+        let mut changed = vec![];
+        if let Some(sockets) = self.sockets().get_mut(session) {
+            for (connection, socket) in sockets {
+                if socket.group == *group && access != Some(socket.access) {
+                    socket.access = access.unwrap_or(socket.access);
+                    changed.push((*connection, socket.mailbox.clone()));
+                }
+            }
+        }
+        for (connection, mailbox) in changed {
             mailbox
-                .input(Input::AccessChanged {
-                    connection,
-                    access: None,
-                })
+                .input(Input::AccessChanged { connection, access })
                 .await;
         }
     }
 
-    /// The sessions that have sockets open.
-    pub fn sessions(&self) -> Vec<SessionId> {
-        self.sockets().keys().cloned().collect()
+    /// The sessions that have sockets open, and in which groups.
+    pub fn in_use(&self) -> BTreeSet<(SessionId, Group)> {
+        let sockets = self.sockets();
+        let of_session = |(session, sockets): (&SessionId, &BTreeMap<ConnectionId, Socket>)| {
+            let groups = sockets.values().map(|socket| socket.group.clone());
+            groups
+                .map(|group| (session.clone(), group))
+                .collect::<Vec<_>>()
+        };
+        sockets.iter().flat_map(of_session).collect()
     }
 
     /// Whether a group can be used; opens it if it is not open.
@@ -195,6 +274,10 @@ impl Hub {
 
     /// Closes all sockets with 1001 and all files, everything on its way to the disk included.
     pub async fn shutdown(self) {
+        let mut presence = self.inner.presence.subscribe();
+        self.inner
+            .presence
+            .send_modify(|presence| presence.is_closing = true);
         let groups: Vec<_> = std::mem::take(&mut *self.groups()).into_values().collect();
         for opened in groups {
             if let Opened::Running { mailbox, .. } = opened {
@@ -202,11 +285,15 @@ impl Hub {
             }
         }
         self.inner.worker.stop().await;
+        drop(presence.wait_for(|presence| presence.sockets == 0).await);
     }
 
     /// The way into a group, which is opened if it is not; nothing if its file cannot be used.
     fn mailbox(&self, group: &Group) -> Option<Mailbox> {
         let mut groups = self.groups();
+        if self.inner.presence.borrow().is_closing {
+            return None;
+        }
         if !groups.contains_key(group) {
             let opened = self.open(group).unwrap_or_else(|problem| {
                 error!(%group, "cannot use the group: {problem}");
@@ -263,7 +350,7 @@ impl Hub {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sockets(&self) -> MutexGuard<'_, BTreeMap<SessionId, BTreeMap<ConnectionId, Mailbox>>> {
+    fn sockets(&self) -> MutexGuard<'_, BTreeMap<SessionId, BTreeMap<ConnectionId, Socket>>> {
         self.inner
             .sockets
             .lock()

@@ -5,7 +5,7 @@ use std::{pin::pin, time::Duration};
 use bytes::Bytes;
 use engine::{ConnectionId, Input, limits::FRAME_BYTES_MAX};
 use futures_util::{
-    SinkExt, StreamExt,
+    Sink, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use tokio::{
@@ -38,6 +38,9 @@ const BUFFER_BYTES: usize = 2 << 10;
 /// How many bytes of frames are handed over before they are flushed.
 const BATCH_BYTES: usize = 32 << 10;
 
+/// What is said to a socket when the server ends. Source: RFC 6455, section 7.4.1.
+pub(super) const GOING_AWAY: (u16, &str) = (1001, "the server is shutting down");
+
 /// Why a socket ended, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -67,20 +70,19 @@ impl End {
     }
 }
 
-/// Runs a WebSocket on a stream, whose handshake is done, until it ends.
+/// Runs a WebSocket on a stream, whose handshake is done, until it ends and the peer has been told.
 pub(super) async fn run<S>(
     stream: S,
     connection: ConnectionId,
     mailbox: &Mailbox,
     mut outbox: OutboxReader,
-) -> End
+) -> (End, Farewell<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let pulse = Pulse::new();
     let stream = Watched::new(stream, pulse.clone());
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config())).await;
-    let (mut sink, mut stream) = socket.split();
+    let (mut sink, mut stream) = websocket(stream).await.split();
     let end = tokio::select! {
         end = read(&mut stream, connection, mailbox) => end,
         end = write(&mut sink, connection, mailbox, &mut outbox) => end,
@@ -89,15 +91,42 @@ where
     if let Some((code, reason)) = end.close() {
         say_goodbye(&mut sink, code, reason.into()).await;
     }
-    if matches!(
+    let is_answered = matches!(
         end,
         End::Group | End::TextFrame | End::TooLong | End::Malformed
-    ) {
-        // RFC 6455, section 7.1.1: the peer answers the close; whoever does not is left
+    );
+    (end, Farewell(is_answered.then_some(stream)))
+}
+
+/// A socket that has been told of its end.
+pub(super) struct Farewell<S>(Option<SplitStream<WebSocketStream<Watched<S>>>>);
+
+impl<S> Farewell<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Waits until the peer has answered; whoever does not is left. Source: RFC 6455, section 7.1.1.
+    pub(super) async fn answered(self) {
+        let Some(mut stream) = self.0 else { return };
         let answer = async { while let Some(Ok(_)) = stream.next().await {} };
         timeout(GOODBYE_MAX, answer).await.ok();
     }
-    end
+}
+
+async fn websocket<S>(stream: S) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config())).await
+}
+
+/// Closes a WebSocket that nobody has time for.
+pub(super) async fn turn_away<S>(stream: S, (code, reason): (u16, &str))
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = websocket(stream).await;
+    say_goodbye(&mut socket, code, reason.into()).await;
 }
 
 fn config() -> WebSocketConfig {
@@ -203,13 +232,11 @@ where
     Ok(Written::Bytes(bytes))
 }
 
-async fn say_goodbye<S>(
-    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+async fn say_goodbye(
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     code: u16,
     reason: String,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+) {
     let close = CloseFrame {
         code: CloseCode::from(code),
         reason: reason.into(),
@@ -236,6 +263,7 @@ mod tests {
         timeout(time, run(stream, ConnectionId(1), &mailbox, reader))
             .await
             .ok()
+            .map(|(end, _)| end)
     }
 
     #[tokio::test(start_paused = true)]
@@ -289,7 +317,7 @@ mod tests {
             theirs
         };
         let (started, download) = (Instant::now(), tokio::spawn(download));
-        let end = run(ours, ConnectionId(1), &mailbox, reader).await;
+        let (end, _) = run(ours, ConnectionId(1), &mailbox, reader).await;
         assert_eq!(end, End::Silence);
         let lived = started.elapsed().as_secs();
         assert!((340..=350).contains(&lived), "{lived} s");
