@@ -18,7 +18,12 @@ mod schema;
 mod write;
 mod writer;
 
-pub use account::{AccountStore, NewSession, Session, SessionAccess};
+pub use account::{
+    AccountStore, AppKind, Approval, Approved, Attested, AuditEntry, AuditOrder, AuditRow, Device,
+    DeviceProof, Grant, NewApproval, NewDevice, NewPending, NewSession, Occasion, Pending,
+    PendingDoor, Recorded, Refreshed, RevokedCounts, Root, Session, SessionAccess, SessionKind,
+    Use,
+};
 pub use error::{AccountError, OpenError, OpenProblem};
 pub use file::{DocumentSummary, FileError, GroupFile};
 pub use group::{Completion, GroupSettings, GroupStore};

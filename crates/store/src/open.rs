@@ -79,6 +79,13 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// 16 random bytes, as 32 hex digits.
+pub(crate) fn random_hex() -> Result<String, getrandom::Error> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
 /// A random UUID, version 4, as text.
 pub(crate) fn random_uuid() -> Result<String, getrandom::Error> {
     let mut bytes = [0u8; 16];

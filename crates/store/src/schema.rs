@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
     error::{OpenError, OpenProblem},
-    open::{connect, connect_readonly, create_private_file, random_uuid},
+    open::{connect, connect_readonly, create_private_file, random_hex, random_uuid},
 };
 
 /// A kind of file: how to know it, and the steps from an empty one to the newest format. A step that was ever
@@ -28,7 +28,7 @@ pub(crate) const GROUP: Format = Format {
 /// "gmsA"
 pub(crate) const ACCOUNT: Format = Format {
     application_id: 0x676d_7341,
-    migrations: &[account_1],
+    migrations: &[account_1, account_2],
 };
 
 fn group_1(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
@@ -96,6 +96,161 @@ fn account_1(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
         ) STRICT, WITHOUT ROWID;",
     )?;
     Ok(())
+}
+
+fn account_2(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
+    transaction.execute_batch(
+        "CREATE TABLE properties (
+            name TEXT PRIMARY KEY,
+            value TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE devices (
+            id TEXT PRIMARY KEY,
+            app TEXT NOT NULL,
+            jkt TEXT NOT NULL,
+            origin TEXT,
+            kind TEXT NOT NULL CHECK (kind IN ('web', 'native', 'unverified')),
+            proof TEXT NOT NULL CHECK (proof IN ('owner', 'attested')),
+            name TEXT NOT NULL,
+            address TEXT NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            last_seen_at_ms INTEGER,
+            revoked_at_ms INTEGER
+        ) STRICT, WITHOUT ROWID;
+        CREATE UNIQUE INDEX devices_by_jkt ON devices (jkt) WHERE revoked_at_ms IS NULL;
+        CREATE INDEX revoked_devices_by_jkt ON devices (jkt) WHERE revoked_at_ms IS NOT NULL;
+
+        CREATE TABLE approvals (
+            device TEXT NOT NULL REFERENCES devices (id) ON DELETE CASCADE,
+            access_group TEXT NOT NULL,
+            access TEXT NOT NULL CHECK (access IN ('read', 'write')),
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            PRIMARY KEY (device, access_group)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE grants (
+            app TEXT NOT NULL,
+            access_group TEXT NOT NULL,
+            access TEXT NOT NULL CHECK (access IN ('read', 'write')),
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            PRIMARY KEY (app, access_group)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE pending (
+            id TEXT PRIMARY KEY,
+            door TEXT NOT NULL CHECK (door IN ('authenticate', 'request_access')),
+            app TEXT NOT NULL,
+            jkt TEXT NOT NULL UNIQUE,
+            origin TEXT,
+            kind TEXT NOT NULL CHECK (kind IN ('web', 'native', 'unverified')),
+            app_name TEXT,
+            name TEXT NOT NULL,
+            address TEXT NOT NULL,
+            first_at_ms INTEGER NOT NULL,
+            last_at_ms INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            denied_at_ms INTEGER
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE pending_groups (
+            pending TEXT NOT NULL REFERENCES pending (id) ON DELETE CASCADE,
+            access_group TEXT NOT NULL,
+            access TEXT NOT NULL CHECK (access IN ('read', 'write')),
+            PRIMARY KEY (pending, access_group)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE roots (
+            app TEXT NOT NULL,
+            access_group TEXT NOT NULL,
+            url TEXT NOT NULL,
+            set_at_ms INTEGER NOT NULL,
+            device TEXT,
+            PRIMARY KEY (app, access_group)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE used (
+            kind TEXT NOT NULL,
+            hash BLOB NOT NULL CHECK (length(hash) = 32),
+            expires_at_ms INTEGER NOT NULL,
+            PRIMARY KEY (kind, hash)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX used_by_end ON used (expires_at_ms);",
+    )?;
+    audit_2(transaction)?;
+    sessions_2(transaction)?;
+    transaction.execute(
+        "INSERT INTO properties VALUES ('token_epoch', ?1), ('pairing_open_until_ms', '0')",
+        [random_hex().map_err(std::io::Error::from)?],
+    )?;
+    Ok(())
+}
+
+/// The third trigger is for `INSERT OR REPLACE`, which removes a row without asking the second.
+fn audit_2(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE audit (
+            number INTEGER PRIMARY KEY,
+            at_ms INTEGER NOT NULL,
+            until_ms INTEGER,
+            event TEXT NOT NULL,
+            app TEXT,
+            device TEXT,
+            access_group TEXT,
+            session TEXT,
+            address TEXT,
+            detail TEXT,
+            count INTEGER NOT NULL DEFAULT 1 CHECK (count > 0)
+        ) STRICT;
+        CREATE INDEX audit_by_time ON audit (at_ms);
+        CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+            BEGIN SELECT RAISE(ABORT, 'the audit is not changed'); END;
+        CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
+            BEGIN SELECT RAISE(ABORT, 'the audit is not changed'); END;
+        CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+            WHEN EXISTS (SELECT 1 FROM audit WHERE number = NEW.number)
+            BEGIN SELECT RAISE(ABORT, 'the audit is not changed'); END;",
+    )
+}
+
+/// Sessions had one group each, no device, and a fixed end.
+fn sessions_2(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE sessions RENAME TO sessions_1;
+
+        CREATE TABLE sessions (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('token', 'authenticate', 'access')),
+            device TEXT REFERENCES devices (id),
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL CHECK (expires_at_ms <= ends_at_ms),
+            slide_ms INTEGER NOT NULL DEFAULT 0 CHECK (slide_ms >= 0),
+            ends_at_ms INTEGER NOT NULL,
+            refresh_generation INTEGER NOT NULL DEFAULT 0,
+            refreshed_at_ms INTEGER,
+            revoked_at_ms INTEGER,
+            last_used_at_ms INTEGER,
+            CHECK ((kind = 'token') = (device IS NULL))
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX sessions_by_device ON sessions (device, kind, expires_at_ms) WHERE device IS NOT NULL;
+
+        CREATE TABLE session_groups (
+            session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            access_group TEXT NOT NULL,
+            access TEXT NOT NULL CHECK (access IN ('read', 'write')),
+            PRIMARY KEY (session, access_group)
+        ) STRICT, WITHOUT ROWID;
+
+        INSERT INTO sessions
+            (id, name, kind, created_at_ms, expires_at_ms, ends_at_ms, revoked_at_ms, last_used_at_ms)
+            SELECT id, name, 'token', created_at_ms, expires_at_ms, expires_at_ms, revoked_at_ms, last_used_at_ms
+            FROM sessions_1;
+        INSERT INTO session_groups SELECT id, access_group, access FROM sessions_1;
+        DROP TABLE sessions_1;",
+    )
 }
 
 /// Opens a file for writing; makes it if it does not exist, and brings it to the newest format.

@@ -15,7 +15,9 @@ use engine::{
     storage::{Answer, Fault, StoredChunk, Write, WriteAction},
 };
 use rusqlite::Connection;
-use store::{AccountStore, GroupFile, NewSession, OpenProblem, SessionAccess};
+use store::{
+    AccountStore, GroupFile, NewSession, Occasion, OpenProblem, SessionAccess, SessionKind,
+};
 use support::{TestStore, all_chunks, append, document};
 
 const CONTENT: &[u8] = b"nowhere else in the file stands this";
@@ -230,31 +232,31 @@ fn a_session_is_seen_by_another_process_and_revoked_by_it() {
     let new = NewSession {
         id: "s1".into(),
         name: "laptop".into(),
-        group: "com.example.notes".into(),
-        access: SessionAccess::Read,
+        kind: SessionKind::Token,
+        device: None,
+        groups: vec![("com.example.notes".into(), SessionAccess::Read)],
         expires_at_ms: i64::MAX,
+        slide_ms: 0,
+        ends_at_ms: i64::MAX,
     };
-    command.add(&new).unwrap();
-    assert!(command.add(&new).is_err(), "an id is used once");
+    let occasion = Occasion::at(1);
+    command.add(&new, &occasion).unwrap();
+    assert!(command.add(&new, &occasion).is_err(), "an id is used once");
     assert_ne!(server.change_counter().unwrap(), before);
     let session = server.session("s1").unwrap().unwrap();
     assert_eq!(
-        (session.access, session.last_used_at_ms),
-        (SessionAccess::Read, None)
+        (&session.groups, session.last_used_at_ms),
+        (&new.groups, None)
     );
     assert!(session.is_in_force(0));
-    server.touch("s1").unwrap();
-    assert!(
-        command
-            .session("s1")
-            .unwrap()
-            .unwrap()
-            .last_used_at_ms
-            .is_some()
-    );
-    assert!(command.revoke("s1").unwrap());
-    assert!(!command.revoke("s1").unwrap(), "it is revoked already");
-    assert!(!command.revoke("s2").unwrap(), "there is none");
+    server.touch(["s1"], 2).unwrap();
+    let used = command.session("s1").unwrap().unwrap();
+    assert_eq!(used.last_used_at_ms, Some(2));
+    assert!(command.revoke("s1", &occasion).unwrap());
+    let again = command.revoke("s1", &occasion).unwrap();
+    assert!(!again, "it is revoked already");
+    let other = command.revoke("s2", &occasion).unwrap();
+    assert!(!other, "there is none");
     assert!(!server.session("s1").unwrap().unwrap().is_in_force(0));
     assert_eq!(server.sessions().unwrap().len(), 1);
     assert_eq!(server.session("s2").unwrap(), None);
