@@ -10,7 +10,9 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use engine::Access;
-use store::{AccountError, AccountStore, NewSession, Session, SessionAccess};
+use store::{
+    AccountError, AccountStore, NewSession, Occasion, Session, SessionAccess, SessionKind,
+};
 
 use crate::{
     group::Group,
@@ -108,23 +110,29 @@ impl Door {
         let id = SessionId::random()?;
         // whole seconds, so that the token can be made again from the session
         let expires_at_s = now_ms() / 1_000 + i64::try_from(ttl_s).unwrap_or(i64::MAX / 2_000);
-        self.accounts().add(&NewSession {
+        let expires_at_ms = expires_at_s.saturating_mul(1_000);
+        let session = NewSession {
             id: id.as_str().into(),
             name: name.into(),
-            group: group.to_string(),
-            access,
-            expires_at_ms: expires_at_s.saturating_mul(1_000),
-        })?;
+            kind: SessionKind::Token,
+            device: None,
+            groups: vec![(group.to_string(), access)],
+            expires_at_ms,
+            slide_ms: 0,
+            ends_at_ms: expires_at_ms,
+        };
+        self.accounts().add(&session, &Occasion::at(now_ms()))?;
         let token = self.key.sign(&Claims::new(&id, group, expires_at_s));
         Ok((id, token))
     }
 
     /// The token of a session: the same whenever it is asked for. Nothing if the row is none that we wrote.
     pub fn token_of(&self, session: &Session) -> Option<String> {
-        let (id, group) = (session.id.parse().ok()?, session.group.parse().ok()?);
+        let (group, _) = session.groups.first()?;
+        let (id, group) = (session.id.parse().ok()?, group.parse().ok()?);
         Some(
             self.key
-                .sign(&Claims::new(&id, &group, session.expires_at_ms / 1_000)),
+                .sign(&Claims::new(&id, &group, session.ends_at_ms / 1_000)),
         )
     }
 
@@ -134,10 +142,9 @@ impl Door {
     /// [`Refused`].
     pub fn admit(&self, token: &str) -> Result<Admitted, Refused> {
         let claims = self.key.verify(token, now_ms() / 1_000)?;
-        let session = self.accounts().session(claims.session.as_str())?;
-        let session = session.filter(|session| session.is_in_force(now_ms()));
-        let session = session.filter(|session| session.group == claims.group.as_str());
-        let access = match session.ok_or(Refused::Session)?.access {
+        let (session, group) = (claims.session.as_str(), claims.group.as_str());
+        let access = self.accounts().access(session, group, now_ms())?;
+        let access = match access.ok_or(Refused::Session)? {
             SessionAccess::Read => Access::Read,
             SessionAccess::Write => Access::Write,
         };
@@ -179,8 +186,8 @@ impl Door {
     /// [`AccountError`] if the database fails.
     pub fn note_used(&self) -> Result<(), AccountError> {
         let used = std::mem::take(&mut *self.used());
-        let accounts = self.accounts();
-        used.iter().try_for_each(|id| accounts.touch(id.as_str()))
+        self.accounts()
+            .touch(used.iter().map(SessionId::as_str), now_ms())
     }
 
     /// The sessions.

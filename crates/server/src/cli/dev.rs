@@ -108,8 +108,7 @@ fn dev_token(door: &Door, group: &Group) -> Result<String> {
     let sessions = door.accounts().sessions()?;
     let known = sessions.iter().rev().find(|session| {
         session.name == SESSION_NAME
-            && session.group == group.as_str()
-            && session.access == SessionAccess::Write
+            && session.groups == [(group.to_string(), SessionAccess::Write)]
             && session.is_in_force(now_ms() + TTL_MS_MIN)
     });
     if let Some(token) = known.and_then(|session| door.token_of(session)) {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
-use store::{Session, SessionAccess};
+use store::{Occasion, Session, SessionAccess, SessionKind};
 
 use super::{DataFlags, UsageError};
 use crate::{
@@ -82,14 +82,15 @@ impl Command {
                 let sessions = open_door(&data.settings()?)?.accounts().sessions()?;
                 let rows = sessions
                     .iter()
-                    .map(Row::new)
+                    .filter(|session| session.kind == SessionKind::Token)
+                    .filter_map(Row::new)
                     .filter(|row| all || row.state == State::InForce);
                 print(&rows.collect::<Vec<_>>(), json)
             }
             Self::Rm { id, data } => {
                 let revoked = open_door(&data.settings()?)?
                     .accounts()
-                    .revoke(id.as_str())?;
+                    .revoke(id.as_str(), &Occasion::at(now_ms()))?;
                 if !revoked {
                     bail!("no session {id} that could be revoked; `token ls` shows those that can");
                 }
@@ -122,15 +123,14 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(session: &'a Session) -> Self {
-        Self {
+    /// Nothing if the session is none that a token names.
+    fn new(session: &'a Session) -> Option<Self> {
+        let (group, access) = session.groups.first()?;
+        Some(Self {
             id: &session.id,
             name: &session.name,
-            group: &session.group,
-            access: match session.access {
-                SessionAccess::Read => "read",
-                SessionAccess::Write => "write",
-            },
+            group,
+            access: access.as_str(),
             state: match session.revoked_at_ms {
                 Some(_) => State::Revoked,
                 None if session.is_in_force(now_ms()) => State::InForce,
@@ -139,7 +139,7 @@ impl<'a> Row<'a> {
             created_at: timestamp(session.created_at_ms),
             expires_at: timestamp(session.expires_at_ms),
             last_used_at: session.last_used_at_ms.map(timestamp),
-        }
+        })
     }
 }
 
