@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod group;
 pub mod http;
+pub mod origin;
+pub mod outbound;
 pub mod run;
 pub mod secret;
 pub mod session;
