@@ -16,6 +16,7 @@ mod config_file;
 mod did;
 mod dotenv;
 mod environment;
+mod identity;
 mod problem;
 mod reader;
 mod table;
@@ -35,11 +36,16 @@ use engine::{Announce, Compaction};
 pub use self::{
     did::{Did, InvalidDid},
     environment::Environment,
+    identity::{
+        AppPassword, AuthSettings, BareAudience, InvalidPassword, LegacyAuthenticate,
+        PublishSettings, TestSettings, TrustedProxies,
+    },
     problem::{Fault, SettingsProblem, SettingsProblems, Source},
     table::{Field, Kind, SECTIONS, Section, example},
 };
 use crate::{
     group::Group,
+    origin::Origin,
     secret::{self, KeyFileError, SecretKey},
 };
 use reader::Reader;
@@ -57,14 +63,26 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The address to listen on.
     pub listen: IpAddr,
+    /// Where apps reach the server: what `public_url` says, or else `domain`.
+    pub public_url: Option<Origin>,
+    /// The directory of accounts whose DID begins with `did:plc:`.
+    pub plc_url: Origin,
+    /// Whose word is taken for the address of a client.
+    pub trusted_proxies: TrustedProxies,
     /// How much is logged.
     pub log: LogLevel,
+    /// Who is let in, and how.
+    pub auth: AuthSettings,
+    /// What `publish` needs.
+    pub publish: PublishSettings,
     /// When the changes of a document are made into a snapshot.
     pub compaction: Compaction,
     /// What the documents in use may take.
     pub memory: Memory,
     /// Limits of the worker process.
     pub worker: WorkerLimits,
+    /// What stands in for the rest of the world, in tests.
+    pub test: TestSettings,
     /// Which groups announce which documents; a group that is not named announces none.
     pub announce: BTreeMap<Group, Announce>,
     /// The TOML file that was read, if there is one.
@@ -123,6 +141,12 @@ pub struct SettingsFlags {
     /// `--listen`.
     #[arg(long, value_name = "ADDRESS", help = table::LISTEN.help())]
     pub listen: Option<String>,
+    /// `--public-url`.
+    #[arg(long, value_name = "URL", help = table::PUBLIC_URL.help())]
+    pub public_url: Option<String>,
+    /// `--plc-url`.
+    #[arg(long, value_name = "URL", help = table::PLC_URL.help())]
+    pub plc_url: Option<String>,
     /// `--log`.
     #[arg(long, value_name = "LEVEL", help = table::LOG.help())]
     pub log: Option<String>,
@@ -145,6 +169,8 @@ impl SettingsFlags {
             "--port" => self.port.as_ref().map(OsString::from),
             "--data-dir" => self.data_dir.as_ref().map(OsString::from),
             "--listen" => self.listen.as_ref().map(OsString::from),
+            "--public-url" => self.public_url.as_ref().map(OsString::from),
+            "--plc-url" => self.plc_url.as_ref().map(OsString::from),
             "--log" => self.log.as_ref().map(OsString::from),
             _ => None,
         }
@@ -213,16 +239,23 @@ impl Settings {
     /// Asks for every setting before it gives up on any, so that no problem hides another.
     fn read(reader: &mut Reader<'_>, directory: &Path) -> Option<Self> {
         let owner = reader.text(&table::OWNER, |text| text.parse().ok());
-        let secret_key = reader.secret(&table::SECRET_KEY, SecretKey::parse);
+        let generated = RowValue::Text("generated".to_owned());
+        let secret_key = reader.secret(&table::SECRET_KEY, generated, SecretKey::parse);
         let port = reader.number(&table::PORT);
         let data_dir = reader.os_text(&table::DATA_DIR, |path| {
             is_path(path).then(|| directory.join(path))
         });
         let listen = reader.text(&table::LISTEN, |text| text.parse().ok());
+        let public_url = identity::read_public_url(reader);
+        let plc_url = reader.text(&table::PLC_URL, |text| text.parse().ok());
+        let trusted_proxies = reader.text(&table::TRUSTED_PROXIES, |text| text.parse().ok());
         let log = reader.text(&table::LOG, |text| text.parse().ok());
+        let auth = identity::read_auth(reader);
+        let publish = identity::read_publish(reader);
         let compaction = read_compaction(reader);
         let memory = read_memory(reader);
         let worker = read_worker(reader);
+        let test = identity::read_test(reader, public_url.as_ref(), listen);
         let announce = read_announce(reader);
         Some(Self {
             owner,
@@ -230,10 +263,16 @@ impl Settings {
             port: port?,
             data_dir: data_dir?,
             listen: listen?,
+            public_url,
+            plc_url: plc_url?,
+            trusted_proxies: trusted_proxies.unwrap_or_default(),
             log: log?,
+            auth: auth?,
+            publish,
             compaction: compaction?,
             memory: memory?,
             worker: worker?,
+            test,
             announce,
             config_file: reader.config_path.take(),
             rows: std::mem::take(&mut reader.rows),

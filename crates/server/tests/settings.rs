@@ -19,8 +19,9 @@ use engine::{Announce, Compaction};
 use groundmist_sync::{
     secret::{self, KEY_FILE, KeyFileError, SecretKey},
     settings::{
-        Environment, Fault, LogLevel, RowValue, SECTIONS, Settings, SettingsFlags, SettingsProblem,
-        SettingsProblems, Source, example,
+        AuthSettings, BareAudience, Environment, Fault, LegacyAuthenticate, LogLevel, RowValue,
+        SECTIONS, Settings, SettingsFlags, SettingsProblem, SettingsProblems, Source, TestSettings,
+        example,
     },
 };
 use tempfile::TempDir;
@@ -125,7 +126,19 @@ fn without_anything_every_setting_has_its_default() {
     assert_eq!(settings.port, 3031);
     assert_eq!(settings.data_dir, world.path().join(".data"));
     assert_eq!(settings.listen.to_string(), "127.0.0.1");
+    assert_eq!(settings.public_url, None);
+    assert_eq!(settings.plc_url.as_str(), "https://plc.directory");
+    assert!(settings.trusted_proxies.is_empty());
     assert_eq!(settings.log, LogLevel::Info);
+    let auth = AuthSettings {
+        legacy_authenticate: LegacyAuthenticate::Approve,
+        bare_audience: BareAudience::Allow,
+    };
+    assert_eq!(settings.auth, auth);
+    assert_eq!(settings.publish.pds_url, None);
+    assert_eq!(settings.publish.handle, None);
+    assert!(settings.publish.password.is_none());
+    assert_eq!(settings.test, TestSettings::default());
     assert_eq!(settings.compaction, Compaction::default());
     assert_eq!(settings.memory.graph_bytes_max, 268_435_456);
     assert_eq!(settings.memory.graph_idle_ms, 60_000);
@@ -197,6 +210,28 @@ fn a_flag_beats_the_environment_that_dotenv_that_the_file_that_the_default() {
         addresses,
         "127.0.0.1",
     );
+    let urls = [
+        "https://a.example",
+        "https://b.example",
+        "https://c.example",
+        "http://localhost:1",
+    ];
+    assert_precedence(
+        "public_url",
+        Some("--public-url"),
+        "GROUNDMIST_SYNC_PUBLIC_URL",
+        urls,
+        "not set",
+    );
+    assert_precedence(
+        "plc_url",
+        Some("--plc-url"),
+        "GROUNDMIST_SYNC_PLC_URL",
+        urls,
+        "https://plc.directory",
+    );
+    let hosts = ["unused", "b.example", "c.example", "d.example"];
+    assert_precedence("domain", None, "GROUNDMIST_SYNC_DOMAIN", hosts, "not set");
     let levels = ["error", "warn", "debug", "trace"];
     assert_precedence("log", Some("--log"), "GROUNDMIST_SYNC_LOG", levels, "info");
 }
@@ -343,6 +378,150 @@ fn the_sections_of_the_file_are_read() {
         row(&settings, "compaction.floor_bytes"),
         ("16".to_owned(), Source::ConfigFile)
     );
+}
+
+#[test]
+fn the_public_url_is_the_one_that_is_set_or_else_that_of_the_domain() {
+    let of = |world: World| world.settings().public_url.unwrap().to_string();
+    let world = World::new().variable("GROUNDMIST_SYNC_DOMAIN", "sync.example.com");
+    assert_eq!(of(world), "https://sync.example.com");
+    let world = World::new()
+        .variable("GROUNDMIST_SYNC_DOMAIN", "sync.example.com")
+        .file("config.toml", "public_url = 'https://Other.example:443/'\n");
+    assert_eq!(of(world), "https://other.example");
+    let world = World::new()
+        .variable("GROUNDMIST_SYNC_DOMAIN", "https://sync.example.com")
+        .variable("GROUNDMIST_SYNC_PUBLIC_URL", "http://sync.example.com");
+    assert_eq!(
+        world.summary(),
+        [
+            "GROUNDMIST_SYNC_PUBLIC_URL|environment||\"http://sync.example.com\"",
+            "GROUNDMIST_SYNC_DOMAIN|environment||\"https://sync.example.com\"",
+        ]
+    );
+}
+
+#[test]
+fn the_settings_of_identity_are_read() {
+    let settings = World::new()
+        .file(
+            "config.toml",
+            "plc_url = 'http://127.0.0.1:2582'\ntrusted_proxies = '127.0.0.1'\n\
+             [auth]\nlegacy_authenticate = 'off'\nbare_audience = 'refuse'\n\
+             [publish]\npds_url = 'https://pds.example'\nhandle = 'Alice.Example'\npassword = 'abcd-efgh'\n",
+        )
+        .settings();
+    assert_eq!(settings.plc_url.as_str(), "http://127.0.0.1:2582");
+    let auth = AuthSettings {
+        legacy_authenticate: LegacyAuthenticate::Off,
+        bare_audience: BareAudience::Refuse,
+    };
+    assert_eq!(settings.auth, auth);
+    let publish = &settings.publish;
+    assert_eq!(
+        publish.pds_url.as_ref().unwrap().as_str(),
+        "https://pds.example"
+    );
+    assert_eq!(publish.handle.as_deref(), Some("alice.example"));
+    assert_eq!(publish.password.as_ref().unwrap().expose(), "abcd-efgh");
+    assert_eq!(
+        row(&settings, "publish.password"),
+        ("set".to_owned(), Source::ConfigFile)
+    );
+}
+
+#[test]
+fn values_of_identity_that_are_not_allowed_are_problems() {
+    for (name, value) in [
+        ("GROUNDMIST_SYNC_PLC_URL", "http://plc.example"),
+        ("GROUNDMIST_SYNC_PLC_URL", "https://plc.example/path"),
+        ("GROUNDMIST_SYNC_TRUSTED_PROXIES", "proxy.example"),
+        ("GROUNDMIST_SYNC_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("GROUNDMIST_SYNC_TRUSTED_PROXIES", "10.0.0.1,"),
+        ("GROUNDMIST_SYNC_LEGACY_AUTHENTICATE", "allow"),
+        ("GROUNDMIST_SYNC_BARE_AUDIENCE", "yes"),
+        ("PDS_URL", "pds.example"),
+        ("HANDLE", "alice"),
+        ("HANDLE", "@alice.example"),
+        ("HANDLE", "alice.0example"),
+        (
+            "GROUNDMIST_SYNC_TEST_HOST_MAP",
+            "https://a.example=https://b.example",
+        ),
+        ("GROUNDMIST_SYNC_TEST_DNS", "9.9.9.9:53"),
+        ("GROUNDMIST_SYNC_TEST_DNS", "localhost:53"),
+    ] {
+        let world = World::new().variable(name, value);
+        assert_eq!(world.summary(), [format!("{name}|environment||{value:?}")]);
+    }
+}
+
+#[test]
+fn a_proxy_is_trusted_by_its_address_or_its_network() {
+    let settings = World::new()
+        .variable(
+            "GROUNDMIST_SYNC_TRUSTED_PROXIES",
+            "127.0.0.1, 10.1.0.0/16,fd00::/8",
+        )
+        .settings();
+    let trusted = |address: &str| settings.trusted_proxies.contains(address.parse().unwrap());
+    for address in ["127.0.0.1", "::ffff:127.0.0.1", "10.1.255.255", "fd12::1"] {
+        assert!(trusted(address), "{address}");
+    }
+    for address in ["127.0.0.2", "10.2.0.0", "::1", "fe80::1", "::ffff:10.2.0.0"] {
+        assert!(!trusted(address), "{address}");
+    }
+}
+
+#[test]
+fn test_settings_are_refused_when_the_public_url_is_not_of_this_machine() {
+    let world = || {
+        World::new()
+            .variable(
+                "GROUNDMIST_SYNC_TEST_HOST_MAP",
+                "https://a.example=http://127.0.0.1:1",
+            )
+            .variable("GROUNDMIST_SYNC_TEST_DNS", "127.0.0.1:53")
+    };
+    let refused = [
+        "GROUNDMIST_SYNC_TEST_HOST_MAP|environment||\"https://a.example=http://127.0.0.1:1\"",
+        "GROUNDMIST_SYNC_TEST_DNS|environment||\"127.0.0.1:53\"",
+    ];
+    for words in [
+        ["--public-url", "https://sync.example.com"],
+        ["--public-url", "https://192.168.1.2"],
+        ["--listen", "0.0.0.0"],
+    ] {
+        assert_eq!(world().flags(&words).summary(), refused, "{words:?}");
+    }
+    let of_domain = world().variable("GROUNDMIST_SYNC_DOMAIN", "sync.example.com");
+    assert_eq!(of_domain.summary(), refused);
+    for words in [&["--public-url", "http://localhost:3031"][..], &[]] {
+        let test = world().flags(words).settings().test;
+        assert!(!test.host_map.is_empty());
+        assert_eq!(test.dns, Some("127.0.0.1:53".parse().unwrap()));
+    }
+}
+
+#[test]
+fn the_app_password_is_never_printed() {
+    let good = World::new().variable("PASSWORD", "abcd-efgh-ijkl");
+    let settings = good.settings();
+    let environment: Environment = good.environment.iter().cloned().collect();
+    let rows = serde_json::to_string(settings.describe()).unwrap();
+    let mut outputs = vec![format!("{settings:?} {environment:?} {rows}")];
+    for world in [
+        World::new().variable("PASSWORD", "abcd-efgh\nijkl"),
+        World::new().variable("PASSWORD", format!("abcd-efgh{}", " ".repeat(600))),
+        World::new().file("config.toml", "publish.pasword = 'abcd-efgh-ijkl'\n"),
+        World::new().file("config.toml", "publish.password = ['abcd-efgh-ijkl']\n"),
+    ] {
+        let problems = world.load().unwrap_err();
+        outputs.push(format!("{problems} {problems:?}"));
+    }
+    for output in outputs {
+        assert!(!output.contains("abcd-efgh"), "{output}");
+    }
 }
 
 #[test]

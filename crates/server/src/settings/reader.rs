@@ -221,18 +221,16 @@ impl<'a> Reader<'a> {
         Some(converted)
     }
 
-    /// A setting that is never shown: `parse` says what is wrong with a text without repeating it.
+    /// A setting that is never shown: `parse` says what is wrong with a text without repeating it. `unset` is what is
+    /// shown when nobody has set it.
     pub(super) fn secret<T, E: fmt::Display>(
         &mut self,
         field: &'static Field,
+        unset: RowValue,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
         let Some(given) = self.given(field) else {
-            self.push_row(
-                field.key,
-                RowValue::Text("generated".to_owned()),
-                Source::Default,
-            );
+            self.push_row(field.key, unset, Source::Default);
             return None;
         };
         let wrong = match given.value.as_text().and_then(OsStr::to_str).map(parse) {
@@ -267,6 +265,14 @@ impl<'a> Reader<'a> {
             return None;
         }
         self.take_text(field, given, |text| text.to_str().and_then(&parse))
+    }
+
+    /// Notes that a setting is not allowed, if somebody has set it, and what would be.
+    pub(super) fn refuse_if_given(&mut self, field: &'static Field, allowed: &str) {
+        if let Some(given) = self.given(field) {
+            let value = Some(given.value.to_string());
+            self.refuse(given, value, allowed.to_owned());
+        }
     }
 
     /// Notes that the name of a group's table is not allowed.

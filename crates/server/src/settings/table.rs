@@ -56,7 +56,28 @@ pub static SECTIONS: &[Section] = &[
     Section {
         name: None,
         doc: "",
-        fields: &[&OWNER, &SECRET_KEY, &PORT, &DATA_DIR, &LISTEN, &LOG],
+        fields: &[
+            &OWNER,
+            &SECRET_KEY,
+            &PORT,
+            &DATA_DIR,
+            &LISTEN,
+            &PUBLIC_URL,
+            &DOMAIN,
+            &PLC_URL,
+            &TRUSTED_PROXIES,
+            &LOG,
+        ],
+    },
+    Section {
+        name: Some("auth"),
+        doc: "Who is let in, and how they show who they are.",
+        fields: &[&LEGACY_AUTHENTICATE, &BARE_AUDIENCE],
+    },
+    Section {
+        name: Some("publish"),
+        doc: "For `groundmist-sync publish`, which tells the owner's PDS where the server is.",
+        fields: &[&PDS_URL, &HANDLE, &PASSWORD],
     },
     Section {
         name: Some("compaction"),
@@ -72,6 +93,12 @@ pub static SECTIONS: &[Section] = &[
         name: Some("worker"),
         doc: "Limits of the process in which documents are opened, to compact or to show them.",
         fields: &[&ADDRESS_SPACE_BYTES, &JOB_SECONDS_MAX, &IDLE_MS],
+    },
+    Section {
+        name: Some("test"),
+        doc: "For tests of the server: they stand in for the rest of the world. Refused when the public URL is not of\n\
+              this machine.",
+        fields: &[&TEST_HOST_MAP, &TEST_DNS],
     },
     Section {
         name: Some(GROUPS),
@@ -141,6 +168,46 @@ pub(super) static LISTEN: Field = Field {
           leave it, and let a proxy that speaks TLS stand between the server and the network.",
 };
 
+pub(super) static PUBLIC_URL: Field = Field {
+    key: "public_url",
+    flag: Some("--public-url"),
+    variable: Some("GROUNDMIST_SYNC_PUBLIC_URL"),
+    kind: Kind::Text(ORIGIN),
+    default: None,
+    doc: "The URL at which apps reach the server, such as https://sync.example.com, without a path.\n\
+          What devices sign is addressed to it. Without one nobody can sign in; tokens made here still work.",
+};
+
+pub(super) static DOMAIN: Field = Field {
+    key: "domain",
+    flag: None,
+    variable: Some("GROUNDMIST_SYNC_DOMAIN"),
+    kind: Kind::Text("a host name, such as sync.example.com"),
+    default: None,
+    doc: "A short way to say that the public URL is https:// and this host; public_url wins.",
+};
+
+pub(super) static PLC_URL: Field = Field {
+    key: "plc_url",
+    flag: Some("--plc-url"),
+    variable: Some("GROUNDMIST_SYNC_PLC_URL"),
+    kind: Kind::Text(ORIGIN),
+    default: Some("https://plc.directory"),
+    doc: "The directory in which accounts whose DID begins with did:plc: are looked up.",
+};
+
+pub(super) static TRUSTED_PROXIES: Field = Field {
+    key: "trusted_proxies",
+    flag: None,
+    variable: Some("GROUNDMIST_SYNC_TRUSTED_PROXIES"),
+    kind: Kind::Text(
+        "IP addresses and networks with commas between, such as 127.0.0.1, 10.0.0.0/8, ::1",
+    ),
+    default: None,
+    doc: "The proxies that are believed when they say on whose behalf they call.\n\
+          Behind a proxy that is not named here all clients look like one, and share the limits of one.",
+};
+
 pub(super) static LOG: Field = Field {
     key: "log",
     flag: Some("--log"),
@@ -148,6 +215,55 @@ pub(super) static LOG: Field = Field {
     kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
     default: Some("info"),
     doc: "How much is logged; each word includes those before it.",
+};
+
+pub(super) static LEGACY_AUTHENTICATE: Field = Field {
+    key: "auth.legacy_authenticate",
+    flag: None,
+    variable: Some("GROUNDMIST_SYNC_LEGACY_AUTHENTICATE"),
+    kind: Kind::Choice(&["approve", "off"]),
+    default: Some("approve"),
+    doc: "POST /authenticate, for apps that know no other way in.\n\
+          approve lets in devices that you have approved, and no others. off closes it.",
+};
+
+pub(super) static BARE_AUDIENCE: Field = Field {
+    key: "auth.bare_audience",
+    flag: None,
+    variable: Some("GROUNDMIST_SYNC_BARE_AUDIENCE"),
+    kind: Kind::Choice(&["allow", "refuse"]),
+    default: Some("allow"),
+    doc: "Whether service auth may be addressed to the server's DID alone, without the name of the service.\n\
+          Calls that come by way of a PDS are, today.",
+};
+
+pub(super) static PDS_URL: Field = Field {
+    key: "publish.pds_url",
+    flag: None,
+    variable: Some("PDS_URL"),
+    kind: Kind::Text(ORIGIN),
+    default: None,
+    doc: "The owner's PDS, if you want to be sure that the password goes nowhere else.\n\
+          The PDS is found through the owner's DID; if it is another one, nothing is published.",
+};
+
+pub(super) static HANDLE: Field = Field {
+    key: "publish.handle",
+    flag: None,
+    variable: Some("HANDLE"),
+    kind: Kind::Text("a handle, such as alice.example.com"),
+    default: None,
+    doc: "The owner's handle, if you want to be sure that you publish for the right account.",
+};
+
+pub(super) static PASSWORD: Field = Field {
+    key: "publish.password",
+    flag: None,
+    variable: Some("PASSWORD"),
+    kind: Kind::Secret("1 to 512 bytes on one line"),
+    default: None,
+    doc: "An app password of the owner's account; better, give it to `publish --app-password-stdin`.\n\
+          Let nobody but the server's user read a file in which it stands.",
 };
 
 pub(super) static FLOOR_BYTES: Field = Field {
@@ -243,6 +359,26 @@ pub(super) static IDLE_MS: Field = Field {
     doc: "How long the process waits for the next job before it ends, in milliseconds.",
 };
 
+pub(super) static TEST_HOST_MAP: Field = Field {
+    key: "test.host_map",
+    flag: None,
+    variable: Some("GROUNDMIST_SYNC_TEST_HOST_MAP"),
+    kind: Kind::Text(
+        "pairs such as https://app.example.dev=http://127.0.0.1:4001 with commas between, each to this machine",
+    ),
+    default: None,
+    doc: "Origins that are to be found on this machine.",
+};
+
+pub(super) static TEST_DNS: Field = Field {
+    key: "test.dns",
+    flag: None,
+    variable: Some("GROUNDMIST_SYNC_TEST_DNS"),
+    kind: Kind::Text("a loopback address and a port, such as 127.0.0.1:5353"),
+    default: None,
+    doc: "The name server that handles are looked up with, instead of the system's.",
+};
+
 pub(super) static ANNOUNCE: Field = Field {
     key: "groups.\"xyz.groundmist.library\".announce",
     flag: None,
@@ -252,6 +388,7 @@ pub(super) static ANNOUNCE: Field = Field {
     doc: "Which documents an app is told of without having asked: none, or all of the group.",
 };
 
+const ORIGIN: &str = "https:// and a host, or http:// and localhost or a loopback address; a port may follow, a path may not";
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl Field {
