@@ -1,8 +1,8 @@
-//! Durable: documents and sessions in SQLite files. No async, no network, no Automerge, no users.
+//! Durable: documents, and who may do what, in SQLite files. No async, no network, no Automerge, no users.
 //!
 //! A group of documents is one file, [`GroupStore`]. What it says is stored has been fsynced. One thread writes,
-//! and many writes share one commit; another reads. Sessions lie in [`AccountStore`], which several processes use
-//! at once. `docs/storage.md` describes the files.
+//! and many writes share one commit; another reads. Sessions, devices, approvals and grants lie in
+//! [`AccountStore`], which several processes use at once. `docs/storage.md` describes the files.
 
 mod account;
 mod checks;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::error::OpenProblem;
 
@@ -57,7 +57,7 @@ pub(crate) fn connect(path: &Path, cache_kib: u32) -> Result<Connection, OpenPro
     connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
-    connection.set_prepared_statement_cache_capacity(32);
+    keep_statements(&connection)?;
     Ok(connection)
 }
 
@@ -67,8 +67,15 @@ pub(crate) fn connect_readonly(path: &Path, cache_kib: u32) -> Result<Connection
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
-    connection.set_prepared_statement_cache_capacity(32);
+    keep_statements(&connection)?;
     Ok(connection)
+}
+
+fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(32);
+    // otherwise many a statement is planned anew each time that it gets other values, which takes longer than to run it
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 /// Unix time in milliseconds.

@@ -37,9 +37,9 @@ macro_rules! effective {
     };
 }
 
-const OF_SESSION: &str = effective!(" AND own.access_group = ?3");
-const ALL_OF_SESSION: &str = effective!(" ORDER BY own.access_group");
-const OF_DEVICE: &str = "SELECT min(approvals.access, grants.access)
+pub(super) const OF_SESSION: &str = effective!(" AND own.access_group = ?3");
+pub(super) const ALL_OF_SESSION: &str = effective!(" ORDER BY own.access_group");
+pub(super) const OF_DEVICE: &str = "SELECT min(approvals.access, grants.access)
      FROM devices
      JOIN approvals ON approvals.device = devices.id
      JOIN grants ON grants.app = devices.app AND grants.access_group = approvals.access_group

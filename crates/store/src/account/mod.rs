@@ -109,3 +109,57 @@ fn set_property(connection: &Connection, name: &str, value: &str) -> rusqlite::R
         .execute([name, value])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    /// How SQLite goes about a statement.
+    fn plan(store: &AccountStore, query: &str) -> Vec<String> {
+        let query = format!("EXPLAIN QUERY PLAN {query}");
+        let mut statement = store.connection.prepare(&query).unwrap();
+        let parameters = vec![rusqlite::types::Null; statement.parameter_count()];
+        let steps = statement
+            .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))
+            .unwrap();
+        steps.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    #[test]
+    fn the_questions_of_each_login_and_socket_search_and_never_scan() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = AccountStore::open(&folder.path().join("account.db")).unwrap();
+        let session_of = sessions::of_device_and_group();
+        for query in [
+            access::OF_SESSION,
+            access::ALL_OF_SESSION,
+            access::OF_DEVICE,
+            &session_of,
+        ] {
+            let steps = plan(&store, query);
+            let searches = |step: &String| step.starts_with("SEARCH");
+            assert!(steps.iter().any(searches), "{steps:?}");
+            let worse = |step: &String| step.contains("SCAN") || step.contains("TEMP B-TREE");
+            assert!(!steps.iter().any(worse), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn the_question_of_each_login_is_planned_once() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = AccountStore::open(&folder.path().join("account.db")).unwrap();
+        for (session, now_ms) in [("a", 1), ("b", 2), ("a", 3)] {
+            store.access(session, "com.example.notes", now_ms).unwrap();
+            store
+                .session_of(session, SessionKind::Access, "g", now_ms)
+                .unwrap();
+        }
+        for query in [access::OF_SESSION, &sessions::of_device_and_group()] {
+            let statement = store.connection.prepare_cached(query).unwrap();
+            assert!(statement.get_status(StatementStatus::Run) > 0);
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+        }
+    }
+}

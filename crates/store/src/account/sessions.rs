@@ -100,10 +100,14 @@ const SESSION: &str =
             refresh_generation, refreshed_at_ms, revoked_at_ms, last_used_at_ms FROM sessions";
 
 /// Of those that would do, the one that lasts longest.
-const OF_DEVICE_AND_GROUP: &str =
-    "WHERE device = ?1 AND kind = ?2 AND expires_at_ms > ?4 AND revoked_at_ms IS NULL
-       AND EXISTS (SELECT 1 FROM session_groups WHERE session = sessions.id AND access_group = ?3)
-     ORDER BY expires_at_ms DESC LIMIT 1";
+pub(super) fn of_device_and_group() -> String {
+    format!(
+        "{SESSION}
+         WHERE device = ?1 AND kind = ?2 AND expires_at_ms > ?4 AND revoked_at_ms IS NULL
+           AND EXISTS (SELECT 1 FROM session_groups WHERE session = sessions.id AND access_group = ?3)
+         ORDER BY expires_at_ms DESC LIMIT 1"
+    )
+}
 
 impl AccountStore {
     /// Adds a session.
@@ -152,8 +156,7 @@ impl AccountStore {
         group: &str,
         now_ms: i64,
     ) -> Result<Option<Session>, AccountError> {
-        let query = format!("{SESSION} {OF_DEVICE_AND_GROUP}");
-        self.one_session(&query, params![device, kind, group, now_ms])
+        self.one_session(&of_device_and_group(), params![device, kind, group, now_ms])
     }
 
     /// Ends a session for good. Whether there was one that had not been revoked.

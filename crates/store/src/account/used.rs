@@ -6,7 +6,7 @@ use super::AccountStore;
 use crate::error::AccountError;
 
 /// Whether something may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Use {
     /// It may: nobody did before, and nobody will again.
     First,
