@@ -13,7 +13,6 @@
 //! the secret key, and nothing else in the server reads the environment.
 
 mod config_file;
-mod did;
 mod dotenv;
 mod environment;
 mod identity;
@@ -30,11 +29,11 @@ use std::{
     str::FromStr,
 };
 
+use atproto::Did;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use engine::{Announce, Compaction};
 
 pub use self::{
-    did::{Did, InvalidDid},
     environment::Environment,
     identity::{
         AppPassword, AuthSettings, BareAudience, InvalidPassword, LegacyAuthenticate,

@@ -1,4 +1,4 @@
-//! The owner's DID, as far as its text tells.
+//! The DID of an account, as far as its text tells.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +17,18 @@ pub struct Did(String);
 )]
 pub struct InvalidDid;
 
+/// The two kinds of DIDs that accounts have, by how their documents are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DidMethod {
+    /// In a PLC directory.
+    Plc,
+    /// At `/.well-known/did.json` of the host in its name.
+    Web,
+}
+
 impl Did {
+    const PLC: &str = "did:plc:";
+    const WEB: &str = "did:web:";
     /// Length of a PLC identifier: 15 bytes in base32.
     const PLC_CHARS: usize = 24;
     /// Longest host name of the DNS.
@@ -27,13 +38,31 @@ impl Did {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Which of the two kinds it is of.
+    pub fn method(&self) -> DidMethod {
+        if self.0.starts_with(Self::WEB) {
+            DidMethod::Web
+        } else {
+            DidMethod::Plc
+        }
+    }
+
+    /// The host whose document this is, with its port if it has one (`localhost:2583`); none unless it is a `did:web`.
+    ///
+    /// Source: <https://w3c-ccg.github.io/did-method-web/>, "Method-specific identifier".
+    pub fn web_host(&self) -> Option<String> {
+        self.0
+            .strip_prefix(Self::WEB)
+            .map(|host| host.replace("%3A", ":"))
+    }
 }
 
 impl FromStr for Did {
     type Err = InvalidDid;
 
     fn from_str(text: &str) -> Result<Self, InvalidDid> {
-        let allowed = match (text.strip_prefix("did:plc:"), text.strip_prefix("did:web:")) {
+        let allowed = match (text.strip_prefix(Self::PLC), text.strip_prefix(Self::WEB)) {
             (Some(identifier), _) => is_plc_identifier(identifier),
             (_, Some(host)) => is_local(host) || is_host(host),
             (None, None) => false,
@@ -104,6 +133,22 @@ mod tests {
             assert_eq!(
                 text.parse::<Did>().map(|did| did.to_string()).as_deref(),
                 Ok(text)
+            );
+        }
+    }
+
+    #[test]
+    fn a_did_tells_where_its_document_is() {
+        let plc: Did = "did:plc:ewvi7nxzyoun6zhxrhs64oiz".parse().unwrap();
+        assert_eq!((plc.method(), plc.web_host()), (DidMethod::Plc, None));
+        for (text, host) in [
+            ("did:web:example.com", "example.com"),
+            ("did:web:localhost%3A2583", "localhost:2583"),
+        ] {
+            let web: Did = text.parse().unwrap();
+            assert_eq!(
+                (web.method(), web.web_host().as_deref()),
+                (DidMethod::Web, Some(host))
             );
         }
     }
