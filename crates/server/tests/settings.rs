@@ -408,7 +408,7 @@ fn the_settings_of_identity_are_read() {
             "config.toml",
             "plc_url = 'http://127.0.0.1:2582'\ntrusted_proxies = '127.0.0.1'\n\
              [auth]\nlegacy_authenticate = 'off'\nbare_audience = 'refuse'\n\
-             [publish]\npds_url = 'https://pds.example'\nhandle = 'Alice.Example'\npassword = 'abcd-efgh'\n",
+             [publish]\npds_url = 'https://pds.example'\nhandle = 'Alice.Test'\npassword = 'abcd-efgh'\n",
         )
         .settings();
     assert_eq!(settings.plc_url.as_str(), "http://127.0.0.1:2582");
@@ -422,7 +422,7 @@ fn the_settings_of_identity_are_read() {
         publish.pds_url.as_ref().unwrap().as_str(),
         "https://pds.example"
     );
-    assert_eq!(publish.handle.as_deref(), Some("alice.example"));
+    assert_eq!(publish.handle.as_ref().unwrap().as_str(), "alice.test");
     assert_eq!(publish.password.as_ref().unwrap().expose(), "abcd-efgh");
     assert_eq!(
         row(&settings, "publish.password"),
@@ -442,8 +442,9 @@ fn values_of_identity_that_are_not_allowed_are_problems() {
         ("GROUNDMIST_SYNC_BARE_AUDIENCE", "yes"),
         ("PDS_URL", "pds.example"),
         ("HANDLE", "alice"),
-        ("HANDLE", "@alice.example"),
-        ("HANDLE", "alice.0example"),
+        ("HANDLE", "@alice.test"),
+        ("HANDLE", "alice.localhost"),
+        ("HANDLE", "alice.0com"),
         (
             "GROUNDMIST_SYNC_TEST_HOST_MAP",
             "https://a.example=https://b.example",

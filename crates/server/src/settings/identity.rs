@@ -6,6 +6,7 @@ use std::{
     str::FromStr,
 };
 
+use atproto::Handle;
 use ipnet::IpNet;
 
 use super::{RowValue, reader::Reader, table};
@@ -43,8 +44,8 @@ pub enum BareAudience {
 pub struct PublishSettings {
     /// The PDS that the owner's must be.
     pub pds_url: Option<Origin>,
-    /// The handle that the owner's must be; in lower case.
-    pub handle: Option<String>,
+    /// The handle that the owner's must be.
+    pub handle: Option<Handle>,
     /// An app password of the owner.
     pub password: Option<AppPassword>,
 }
@@ -166,26 +167,9 @@ pub(super) fn read_auth(reader: &mut Reader<'_>) -> Option<AuthSettings> {
 pub(super) fn read_publish(reader: &mut Reader<'_>) -> PublishSettings {
     PublishSettings {
         pds_url: reader.text(&table::PDS_URL, |text| text.parse().ok()),
-        handle: reader.text(&table::HANDLE, handle_from_text),
+        handle: reader.text(&table::HANDLE, |text| text.parse().ok()),
         password: reader.secret(&table::PASSWORD, RowValue::Unset, AppPassword::from_str),
     }
-}
-
-/// Source: <https://atproto.com/specs/handle>, "Handle Identifier Syntax".
-fn handle_from_text(text: &str) -> Option<String> {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let (_, last) = text.rsplit_once('.')?;
-    let allowed = text.len() <= 253
-        && text.split('.').all(is_label)
-        && last.starts_with(|first: char| first.is_ascii_alphabetic());
-    allowed.then(|| text.to_ascii_lowercase())
 }
 
 /// What a server that others reach may not be told by any setting: to look for the world on its own machine.
