@@ -5,17 +5,22 @@
 
 mod address;
 mod answer;
+mod cache;
+mod did;
 #[cfg(test)]
 mod fake;
 mod fetch;
 mod guard;
+mod handle;
 mod host_map;
 mod problem;
 
 pub use self::{
     address::is_public_unicast,
     answer::Answer,
+    did::{DidError, DidResolver},
     fetch::{Bearer, Call, Limits, Loopback, Outbound},
+    handle::{Account, DnsFault, HandleError, HandleResolver, WebFault},
     host_map::{HostMap, InvalidHostMap},
     problem::{Fault, FetchError},
 };

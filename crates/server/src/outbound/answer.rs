@@ -66,13 +66,22 @@ impl Answer {
     ///
     /// # Errors
     /// [`FetchError::NotJson`].
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, FetchError> {
-        let is_json = self.media_type == "application/json" || self.media_type.ends_with("+json");
-        if !is_json {
-            return Err(FetchError::NotJson);
-        }
+    pub fn json<T: DeserializeOwned>(self) -> Result<T, FetchError> {
         // what the parser says would repeat what was received
-        serde_json::from_slice(&self.body).map_err(|_| FetchError::NotJson)
+        serde_json::from_slice(&self.into_json_bytes()?).map_err(|_| FetchError::NotJson)
+    }
+
+    /// Its body, if it says that it is JSON.
+    ///
+    /// # Errors
+    /// [`FetchError::NotJson`].
+    pub fn into_json_bytes(self) -> Result<Vec<u8>, FetchError> {
+        let is_json = self.media_type == "application/json" || self.media_type.ends_with("+json");
+        if is_json {
+            Ok(self.body)
+        } else {
+            Err(FetchError::NotJson)
+        }
     }
 
     /// Its text, of whatever type it says that it is.

@@ -1,13 +1,16 @@
-//! A server for tests, which answers as well or as badly as it is told.
+//! Servers for tests, which answer as well or as badly as they are told.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::Notify,
 };
 
@@ -131,4 +134,58 @@ async fn serve(
             }
         }
     }
+}
+
+/// A name server that knows TXT records and nothing else.
+///
+/// `records` are names with the text of one record each, whose pieces have a `|` between them.
+pub(super) async fn name_server(records: &[(&str, &str)]) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let records: Vec<_> = records
+        .iter()
+        .map(|(name, text)| (name.to_string(), text.to_string()))
+        .collect();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+            let answer = dns_answer(&buffer[..length], &records);
+            socket.send_to(&answer, peer).await.unwrap();
+        }
+    });
+    address
+}
+
+/// Source: RFC 1035, section 4.1.
+fn dns_answer(query: &[u8], records: &[(String, String)]) -> Vec<u8> {
+    let (mut name, mut at) = (vec![], 12);
+    while query[at] != 0 {
+        let end = at + 1 + usize::from(query[at]);
+        name.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
+        at = end;
+    }
+    let name = name.join(".");
+    let found: Vec<_> = records.iter().filter(|(known, _)| *known == name).collect();
+    // response, recursion desired and available; NXDOMAIN if there is nothing
+    let code = if found.is_empty() { 3 } else { 0 };
+    let count = u8::try_from(found.len()).unwrap();
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, 0x80 | code, 0, 1, 0, count, 0, 0, 0, 0]);
+    answer.extend(&query[12..at + 5]);
+    for (_, text) in found {
+        let pieces = text.split('|');
+        let data: Vec<u8> = pieces
+            .flat_map(|piece| [&[u8::try_from(piece.len()).unwrap()], piece.as_bytes()].concat())
+            .collect();
+        // the name of the question, TXT, IN, a minute
+        answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60]);
+        answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        answer.extend(data);
+    }
+    answer
+}
+
+/// A DID document, as far as it matters.
+pub(super) fn did_document(did: &str, handle: &str) -> serde_json::Value {
+    serde_json::json!({"id": did, "alsoKnownAs": [format!("at://{handle}")]})
 }

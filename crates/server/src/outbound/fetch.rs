@@ -55,6 +55,15 @@ impl Loopback {
     }
 }
 
+impl From<Loopback> for atproto::Loopback {
+    fn from(loopback: Loopback) -> Self {
+        match loopback {
+            Loopback::Allowed => Self::Accepted,
+            Loopback::Refused => Self::Refused,
+        }
+    }
+}
+
 /// Calls other servers.
 ///
 /// Over https, at port 443, at addresses of public hosts; see [`Loopback`] and [`HostMap`] for what else there is. No
