@@ -6,6 +6,7 @@
 mod address;
 mod answer;
 mod cache;
+mod client;
 mod did;
 #[cfg(test)]
 mod fake;
@@ -18,6 +19,7 @@ mod problem;
 pub use self::{
     address::is_public_unicast,
     answer::Answer,
+    client::{ClientError, ClientResolver},
     did::{DidError, DidResolver},
     fetch::{Bearer, Call, Limits, Loopback, Outbound},
     handle::{Account, DnsFault, HandleError, HandleResolver, WebFault},
