@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// A lexicon group: an NSID authority such as `xyz.groundmist.library`, or a full NSID, which is a group of its own.
 ///
 /// The authority is kept in lower case; the name at the end of a full NSID keeps its case, and is told from a part of
@@ -9,7 +11,8 @@ use std::{fmt, str::FromStr};
 /// ever occurs, so a group is safe as part of a file name.
 ///
 /// Source: <https://atproto.com/specs/nsid>, "NSID syntax".
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Group(String);
 
 /// A text that is no group.
@@ -50,6 +53,20 @@ impl FromStr for Group {
             Some(name) => format!("{authority}.{name}"),
             None => authority,
         }))
+    }
+}
+
+impl TryFrom<String> for Group {
+    type Error = InvalidGroup;
+
+    fn try_from(text: String) -> Result<Self, InvalidGroup> {
+        text.parse()
+    }
+}
+
+impl From<Group> for String {
+    fn from(group: Group) -> Self {
+        group.0
     }
 }
 

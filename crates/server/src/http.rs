@@ -1,26 +1,39 @@
-//! What the server says over HTTP: that it runs, how it is, the try-it page, and the way to a WebSocket.
+//! What the server says over HTTP: that it runs, how it is, who may come in, the try-it page, and the way to a
+//! WebSocket.
 
+mod authenticate;
+mod body;
+mod client_address;
 mod page;
 mod upgrade;
+mod xrpc;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
+use hyper::{body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{net::TcpListener, sync::watch};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::{debug, warn};
 
+use self::client_address::{Client, Peer};
 use crate::{
-    session::Door,
+    door::{Door, TooMany},
+    settings::TrustedProxies,
     sync::{Health, Hub},
 };
 
@@ -28,6 +41,8 @@ use crate::{
 pub const GREETING: &str = "👍 Groundmist personal sync server is running";
 /// How long a client may take to send the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a browser may remember what it may send.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 /// How long to wait when the system has no socket left to accept.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -36,7 +51,9 @@ pub struct App {
     /// The documents.
     pub hub: Hub,
     /// Who may reach them.
-    pub door: Door,
+    pub door: Arc<Door>,
+    /// The proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: TrustedProxies,
     /// Whether the try-it page is there.
     pub try_it: TryIt,
 }
@@ -50,9 +67,29 @@ pub enum TryIt {
     Hidden,
 }
 
+impl App {
+    /// Whom a request comes from.
+    pub(crate) fn client_address(&self, request: &Request) -> IpAddr {
+        Client::of(
+            request.extensions(),
+            request.headers(),
+            &self.trusted_proxies,
+        )
+        .0
+    }
+}
+
 /// The routes.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
+        .route("/authenticate", post(authenticate::authenticate))
+        .merge(xrpc::routes())
+        .layer(for_apps())
+        .merge(
+            Router::new()
+                .route("/.well-known/did.json", get(xrpc::did_document))
+                .layer(CorsLayer::new().allow_origin(Any)),
+        )
         .route("/", get(root))
         .route("/sync", get(sync))
         .route("/xrpc/_health", get(health));
@@ -66,6 +103,35 @@ pub fn router(app: Arc<App>) -> Router {
             .route("/try/{name}", get(page::named_file));
     }
     router.with_state(app)
+}
+
+/// What browsers may do for apps of any origin: who asks is for the door to say, and nothing here goes by cookies. The
+/// headers that are exposed carry the nonce, without which a browser's app could not make its proof.
+///
+/// Source: Fetch, section 3.3 "CORS protocol".
+fn for_apps() -> CorsLayer {
+    let nonce = authenticate::DPOP_NONCE;
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            authenticate::DPOP,
+            header::CONTENT_TYPE,
+        ])
+        .expose_headers([nonce, header::WWW_AUTHENTICATE, header::RETRY_AFTER])
+        .max_age(PREFLIGHT_AGE)
+}
+
+fn too_many(problem: TooMany) -> Response {
+    let mut response = (StatusCode::TOO_MANY_REQUESTS, format!("{problem}\n")).into_response();
+    retry_after(&mut response, problem);
+    response
+}
+
+fn retry_after(response: &mut Response, problem: TooMany) {
+    let after = HeaderValue::from(problem.after.as_secs().max(1));
+    response.headers_mut().insert(header::RETRY_AFTER, after);
 }
 
 async fn root(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -122,13 +188,13 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
             () = stopped(&mut stop) => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // small messages that follow each other must not wait for an acknowledgement
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!("a connection was gone before it was served: {error}");
                     continue;
                 }
-                tokio::spawn(connection(stream, router.clone(), stop.clone()));
+                tokio::spawn(connection(stream, peer, router.clone(), stop.clone()));
             }
             Err(error) => {
                 warn!("cannot accept a connection: {error}");
@@ -140,10 +206,15 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
 
 async fn connection(
     stream: tokio::net::TcpStream,
+    peer: SocketAddr,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)

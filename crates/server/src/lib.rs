@@ -1,17 +1,16 @@
 //! The server: sockets, HTTP, the command line, and the loop between them and the engine.
 //!
-//! [`cli`] begins it, [`run`] keeps it going, [`http`] lets connections in through the [`session`] door, [`sync`] takes
+//! [`cli`] begins it, [`run`] keeps it going, [`http`] lets in whom the [`door`] knows, [`sync`] takes
 //! them from there to the engine and the store, and [`worker`] is the process that looks into documents.
 
 pub mod cli;
+pub mod door;
 pub mod group;
 pub mod http;
 pub mod origin;
 pub mod outbound;
 pub mod run;
 pub mod secret;
-pub mod session;
 pub mod settings;
 pub mod sync;
-pub mod token;
 pub mod worker;

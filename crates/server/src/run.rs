@@ -20,11 +20,13 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    door::{Door, JournalTime, Policy, Resolvers, SessionId},
     http::{self, App, TryIt},
-    session::{Door, SessionId},
+    origin::Origin,
+    outbound::{ClientResolver, DidResolver, Loopback, Outbound},
+    secret::SecretKey,
     settings::Settings,
     sync::{Hub, HubSettings},
-    token::TokenKey,
     worker::WorkerSettings,
 };
 
@@ -57,14 +59,23 @@ impl Server {
         store::create_private_dir(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let lock = lock(data_dir)?;
-        let door = open_door(settings)?;
         let hub = Hub::start(hub_settings(settings)?)?;
         let wanted = SocketAddr::new(settings.listen, settings.port);
         let listener = TcpListener::bind(wanted).await.with_context(|| {
             format!("cannot listen on {wanted}; is another server running there?")
         })?;
         let address = listener.local_addr()?;
-        let app = Arc::new(App { hub, door, try_it });
+        let public_url = match (&settings.public_url, try_it) {
+            // a browser takes localhost for as safe as TLS, and an address not
+            (None, TryIt::Served) => Some(format!("http://localhost:{}", address.port()).parse()?),
+            (set, _) => set.clone(),
+        };
+        let app = Arc::new(App {
+            hub,
+            door: Arc::new(open_door(settings, public_url)?),
+            trusted_proxies: settings.trusted_proxies.clone(),
+            try_it,
+        });
         let (stop, stopped) = watch::channel(false);
         let tasks = [
             tokio::spawn(http::serve(listener, Arc::clone(&app), stopped.clone())),
@@ -111,6 +122,7 @@ impl Server {
             warn!("some connections did not end in time");
         }
         note_used(&self.app);
+        write_journal(&self.app, JournalTime::Now);
     }
 }
 
@@ -130,15 +142,45 @@ fn lock(data_dir: &Path) -> Result<File> {
 }
 
 /// The door of a data directory, which is made if it does not exist.
+fn open_door(settings: &Settings, public_url: Option<Origin>) -> Result<Door> {
+    let accounts = [open_accounts(settings)?, open_accounts(settings)?];
+    let policy = Policy {
+        owner: settings.owner.clone(),
+        public_url,
+        legacy_authenticate: settings.auth.legacy_authenticate,
+        bare_audience: settings.auth.bare_audience,
+    };
+    let outbound = Arc::new(Outbound::new(settings.test.host_map.clone())?);
+    let loopback = Loopback::of(policy.public_url.as_ref());
+    let resolvers = Resolvers {
+        dids: DidResolver::new(Arc::clone(&outbound), settings.plc_url.clone(), loopback),
+        clients: ClientResolver::new(outbound),
+    };
+    Ok(Door::new(
+        accounts,
+        secret_key(settings)?,
+        policy,
+        resolvers,
+    )?)
+}
+
+/// The account database of a data directory, which is made if it does not exist.
 ///
 /// # Errors
-/// If the key or the account database cannot be used.
-pub fn open_door(settings: &Settings) -> Result<Door> {
+/// If it cannot be used.
+pub fn open_accounts(settings: &Settings) -> Result<AccountStore> {
     let data_dir = &settings.data_dir;
     store::create_private_dir(data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
-    let accounts = AccountStore::open(&data_dir.join("account.db"))?;
-    Ok(Door::new(accounts, TokenKey::new(&settings.signing_key()?)))
+    Ok(AccountStore::open(&data_dir.join("account.db"))?)
+}
+
+/// The key that tokens are signed with; made if there is none.
+///
+/// # Errors
+/// If it cannot be used.
+pub fn secret_key(settings: &Settings) -> Result<SecretKey> {
+    Ok(settings.signing_key()?)
 }
 
 /// How the settings limit the worker process, which is this binary.
@@ -186,26 +228,45 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = looks.tick() => {}
             () = http::stopped(&mut stop) => return,
         }
-        if look.is_multiple_of(LOOKS_PER_NOTE) {
-            note_used(&app);
-        }
+        write_down(&app, look).await;
         let counter = app.door.change_counter().ok();
         // besides what others change, time passes: every second is soon enough
         if counter.is_some() && counter == seen && !look.is_multiple_of(4) {
             continue;
         }
         seen = counter;
-        for (session, group) in app.hub.in_use() {
-            match app.door.ended(vec![session]) {
-                Ok(ended) => {
-                    for session in ended {
+        let in_use = app.hub.in_use();
+        app.door
+            .keep(in_use.iter().map(|(session, _)| session.clone()));
+        for (session, group) in in_use {
+            match app.door.access(&session, &group) {
+                Ok(access) => {
+                    if access.is_none() {
                         info!(session.id = %session, %group, "a session has ended; its sockets are closed");
-                        app.hub.set_access(&session, &group, None).await;
                     }
+                    app.hub.set_access(&session, &group, access).await;
                 }
-                Err(problem) => error!("cannot look whether sessions have ended: {problem}"),
+                Err(problem) => error!("cannot look what a session may do: {problem}"),
             }
         }
+    }
+}
+
+/// Writes down what was counted, in a thread that may wait for the disk.
+async fn write_down(app: &Arc<App>, look: u32) {
+    let app = Arc::clone(app);
+    let write = move || {
+        if look.is_multiple_of(LOOKS_PER_NOTE) {
+            note_used(&app);
+        }
+        write_journal(&app, JournalTime::IfDue);
+    };
+    tokio::task::spawn_blocking(write).await.ok();
+}
+
+fn write_journal(app: &App, when: JournalTime) {
+    if let Err(problem) = app.door.write_journal(when) {
+        error!("cannot write the audit log: {problem}");
     }
 }
 

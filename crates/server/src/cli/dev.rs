@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::Result;
-use store::SessionAccess;
+use store::{SessionAccess, SessionKind};
 
 use super::{UsageError, log, runtime};
 use crate::{
+    door::{Door, by_hand, now_ms},
     group::Group,
     http::TryIt,
     run::Server,
-    session::{Door, now_ms},
     settings::{Settings, SettingsFlags},
 };
 
@@ -105,16 +105,24 @@ impl Dev {
 
 /// The same token as the last time, so that an app under development keeps its address.
 fn dev_token(door: &Door, group: &Group) -> Result<String> {
-    let sessions = door.accounts().sessions()?;
+    let (accounts, keys) = (door.writer(), door.keys());
+    let sessions = accounts.sessions()?;
     let known = sessions.iter().rev().find(|session| {
         session.name == SESSION_NAME
+            && session.kind == SessionKind::Token
             && session.groups == [(group.to_string(), SessionAccess::Write)]
             && session.is_in_force(now_ms() + TTL_MS_MIN)
     });
-    if let Some(token) = known.and_then(|session| door.token_of(session)) {
+    if let Some(token) = known.and_then(|session| by_hand::token_of(&keys, session)) {
         return Ok(token);
     }
-    Ok(door
-        .open_session(group, SessionAccess::Write, SESSION_NAME, TTL_S)?
-        .1)
+    let access = SessionAccess::Write;
+    Ok(by_hand::open_session(
+        &accounts,
+        &keys,
+        group,
+        access,
+        SESSION_NAME,
+        TTL_S,
+    )?)
 }

@@ -9,9 +9,9 @@ use store::{Occasion, Session, SessionAccess, SessionKind};
 
 use super::{DataFlags, UsageError};
 use crate::{
+    door::{SessionId, by_hand, now_ms},
     group::Group,
-    run::open_door,
-    session::{SessionId, now_ms},
+    run::{open_accounts, secret_key},
 };
 
 /// Longest name of a token, in bytes.
@@ -68,18 +68,21 @@ impl Command {
                 name,
                 data,
             } => {
-                let door = open_door(&data.settings()?)?;
+                let settings = data.settings()?;
+                let accounts = open_accounts(&settings)?;
+                let keys = by_hand::token_keys(&accounts, &secret_key(&settings)?)?;
                 let access = if read_only {
                     SessionAccess::Read
                 } else {
                     SessionAccess::Write
                 };
-                let (_, token) = door.open_session(&group, access, &name, ttl.as_secs())?;
+                let ttl_s = ttl.as_secs();
+                let token = by_hand::open_session(&accounts, &keys, &group, access, &name, ttl_s)?;
                 println!("{token}");
                 Ok(())
             }
             Self::Ls { json, all, data } => {
-                let sessions = open_door(&data.settings()?)?.accounts().sessions()?;
+                let sessions = open_accounts(&data.settings()?)?.sessions()?;
                 let rows = sessions
                     .iter()
                     .filter(|session| session.kind == SessionKind::Token)
@@ -88,8 +91,7 @@ impl Command {
                 print(&rows.collect::<Vec<_>>(), json)
             }
             Self::Rm { id, data } => {
-                let revoked = open_door(&data.settings()?)?
-                    .accounts()
+                let revoked = open_accounts(&data.settings()?)?
                     .revoke(id.as_str(), &Occasion::at(now_ms()))?;
                 if !revoked {
                     bail!("no session {id} that could be revoked; `token ls` shows those that can");

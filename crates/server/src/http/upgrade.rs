@@ -1,6 +1,6 @@
 //! From a request to a WebSocket: who asks is found out before anything is upgraded.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     body::Body,
@@ -10,10 +10,10 @@ use axum::{
 };
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
-use super::App;
-use crate::{session::Refused, sync::Admitted};
+use super::{App, authenticate::text};
+use crate::{door::Refused, sync::Admitted};
 
 /// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
 const TOKEN_PROTOCOL: &str = "groundmist.token.";
@@ -69,20 +69,29 @@ pub(super) fn admit(
     app: &App,
     request: &Request,
 ) -> Result<(Admitted, Option<HeaderValue>), Response> {
-    let Some(token) = find_token(request) else {
+    let address = app.client_address(request);
+    let origin = text(request.headers(), header::ORIGIN);
+    let (admitted, protocol) = if let Some(ticket) = parameter(request, "ticket=") {
+        (app.door.admit_ticket(ticket, origin), None)
+    } else if let Some(token) = find_token(request) {
+        (app.door.admit(&token.text, origin), token.protocol)
+    } else {
         return Err(refused(
-            "a token is missing: ?token=, Authorization: Bearer, or a subprotocol",
+            app,
+            address,
+            "a token is missing: ?ticket=, ?token=, Authorization: Bearer, or a subprotocol",
         ));
     };
-    match app.door.admit(&token.text) {
-        Ok(admitted) => Ok((admitted, token.protocol)),
+    match admitted {
+        Ok(admitted) => Ok((admitted, protocol)),
         Err(Refused::Account(problem)) => {
             error!("cannot look up a session: {problem}");
             Err(unavailable())
         }
         Err(reason) => {
-            info!(%reason, "refused a connection");
-            Err(refused("the token is not valid here"))
+            debug!(%reason, "refused a connection");
+            app.door.note_refusal(format!("socket: {reason}"), address);
+            Err(refused(app, address, "the token is not valid here"))
         }
     }
 }
@@ -102,7 +111,7 @@ fn find_token(request: &Request) -> Option<FoundToken> {
     bearer(headers)
         .map(plain)
         .or_else(|| token_protocol(headers))
-        .or_else(|| token_parameter(request.uri().query()?).map(plain))
+        .or_else(|| parameter(request, "token=").map(plain))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -131,11 +140,10 @@ fn token_protocol(headers: &HeaderMap) -> Option<FoundToken> {
     })
 }
 
-/// A token needs no percent-encoding, so none is undone.
-fn token_parameter(query: &str) -> Option<&str> {
-    query
-        .split('&')
-        .find_map(|parameter| parameter.strip_prefix("token="))
+/// Tokens and tickets need no percent-encoding, so none is undone.
+fn parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let mut parameters = request.uri().query()?.split('&');
+    parameters.find_map(|parameter| parameter.strip_prefix(name))
 }
 
 /// The key of a handshake that is one. Source: RFC 6455, section 4.2.1.
@@ -164,7 +172,10 @@ fn switching(key: &HeaderValue, protocol: Option<&HeaderValue>) -> Response {
     response
 }
 
-fn refused(reason: &'static str) -> Response {
+fn refused(app: &App, address: IpAddr, reason: &'static str) -> Response {
+    if let Err(too_many) = app.door.limits().refuse(address) {
+        return super::too_many(too_many);
+    }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
     (StatusCode::UNAUTHORIZED, challenge, format!("{reason}\n")).into_response()
 }

@@ -22,8 +22,8 @@ use super::{
     outbox, socket,
 };
 use crate::{
+    door::SessionId,
     group::Group,
-    session::SessionId,
     worker::{Worker, WorkerSettings},
 };
 

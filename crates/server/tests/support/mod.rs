@@ -12,6 +12,7 @@
 
 mod client;
 pub mod hostile;
+pub mod identity;
 mod process;
 mod wire;
 

@@ -25,6 +25,7 @@ pub struct Server {
     /// Everything it has written to standard error since it was started.
     errors: watch::Receiver<String>,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     // kept until the end, and across restarts
     folder: TempDir,
     pub url: String,
@@ -91,14 +92,29 @@ impl Server {
     /// With flags of `dev` besides the usual ones.
     pub async fn start_with(flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self::start_in(TempDir::new().unwrap(), flags).await
+        Self::start_in(TempDir::new().unwrap(), flags, vec![]).await
+    }
+
+    /// With these variables in its environment, and in that of [`Server::cli`].
+    pub async fn start_in_world(flags: &[&str], variables: Vec<(String, String)>) -> Self {
+        let flags = flags.iter().map(ToString::to_string).collect();
+        Self::start_in(TempDir::new().unwrap(), flags, variables).await
     }
 
     /// With this working directory, whose folder `data` is the data directory.
-    async fn start_in(folder: TempDir, flags: Vec<String>) -> Self {
-        let mut arguments = vec!["dev", "--json", "--port", "0", "--data-dir", "data"];
+    async fn start_in(
+        folder: TempDir,
+        flags: Vec<String>,
+        variables: Vec<(String, String)>,
+    ) -> Self {
+        let mut arguments = vec!["dev", "--json", "--data-dir", "data"];
+        if !flags.iter().any(|flag| flag == "--port") {
+            arguments.extend(["--port", "0"]);
+        }
         arguments.extend(flags.iter().map(String::as_str));
-        let mut child = command(folder.path(), &arguments).spawn().unwrap();
+        let mut command = command(folder.path(), &arguments);
+        command.envs(variables.iter().cloned());
+        let mut child = command.spawn().unwrap();
         let errors = collect(child.stderr.take().unwrap());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = soon("the server to say where it is", lines.next_line()).await;
@@ -113,6 +129,7 @@ impl Server {
             child,
             errors,
             flags,
+            variables,
             folder,
             address: address.unwrap().parse().unwrap(),
             url,
@@ -148,7 +165,14 @@ impl Server {
     /// Ends it as `kill` does, and starts another one on the same data; its port is another one too.
     pub async fn restart(mut self) -> Self {
         assert_eq!(self.terminate().await.code(), Some(0));
-        Self::start_in(self.folder, self.flags).await
+        Self::start_in(self.folder, self.flags, self.variables).await
+    }
+
+    /// The same on this port, so that it keeps its name.
+    pub async fn restart_at(mut self, port: &str) -> Self {
+        assert_eq!(self.terminate().await.code(), Some(0));
+        self.flags.extend(["--port".into(), port.into()]);
+        Self::start_in(self.folder, self.flags, self.variables).await
     }
 
     /// Asks it to end, and waits until it has.
@@ -174,14 +198,19 @@ impl Server {
 
     /// Starts a server on the data of one that has ended.
     pub async fn start_again(self) -> Self {
-        Self::start_in(self.folder, self.flags).await
+        Self::start_in(self.folder, self.flags, self.variables).await
     }
 
     /// Runs a command on the data of this server, which may go on meanwhile.
     pub async fn cli(&self, arguments: &[&str]) -> Output {
         let mut all = arguments.to_vec();
         all.extend(["--data-dir", "data"]);
-        run(self.folder(), &[], &all).await
+        let variables: Vec<_> = self
+            .variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        run(self.folder(), &variables, &all).await
     }
 
     /// A new token, good for twelve hours.
@@ -257,7 +286,7 @@ impl Server {
         self.http(path, &all).await
     }
 
-    async fn ask(&self, request: &str) -> String {
+    pub(super) async fn ask(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = vec![];

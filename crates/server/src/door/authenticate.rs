@@ -1,0 +1,496 @@
+//! Door A: `POST /authenticate`, for apps that know nothing of this server but its address.
+//!
+//! Such an app shows an access token of its owner's PDS, and a DPoP proof. The token proves nothing to anybody but the
+//! PDS. The proof shows who holds a key, and the key is what the owner approves: it lives as long as the app's sign-in.
+//! What the token says has to agree with that, as a hint; agreement opens nothing.
+//!
+//! `docs/identity.md` tells app developers the same from their side.
+
+use std::{net::IpAddr, sync::Arc};
+
+use atproto::{ClientId, ClientMetadata, Hints, Proof, ProofError, Thumbprint, Unverified, dpop};
+use serde::Deserialize;
+use store::{
+    AccountError, AccountStore, AppKind, Device, NewPending, NewSession, Occasion, PendingDoor,
+    Recorded, Session, SessionAccess, SessionKind,
+};
+
+use super::{Door, Event, RootUrl, SessionId, TooMany, by_hand, lock, now_ms, replay::Shown};
+use crate::{group::Group, origin::Origin, outbound::ClientError, settings::LegacyAuthenticate};
+
+/// Where the route is.
+const PATH: &str = "/authenticate";
+/// How long a sync token that an app holds is good unused, in milliseconds: apps that know nothing of this server open
+/// the same address for ever.
+const SLIDE_MS: i64 = 12 * 3_600 * 1_000;
+/// Most requests that wait for the owner.
+const PENDING_MAX: u32 = 8;
+
+/// What a request shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The header `Authorization`.
+    pub authorization: Option<&'a str>,
+    /// All headers `DPoP`.
+    pub proofs: &'a [&'a str],
+    /// The header `Origin`, which browsers send, and only they can be trusted about it.
+    pub origin: Option<&'a str>,
+    /// What it is about.
+    pub body: &'a [u8],
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+/// What somebody who is let in gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The sync token.
+    pub token: String,
+    /// The root document, if there is one.
+    pub root: Option<String>,
+}
+
+/// What an unknown device can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairing {
+    /// Nothing: the owner has not opened the pairing window.
+    Closed,
+    /// Wait: the owner sees its request.
+    Waiting,
+    /// Nothing: the owner has said no.
+    Denied,
+    /// Try again: too many others wait.
+    Full,
+}
+
+impl Pairing {
+    /// What became of a request; nothing if its key is known for another app.
+    pub(super) fn of(recorded: &Recorded) -> Option<Self> {
+        match recorded {
+            Recorded::New | Recorded::Again { .. } => Some(Self::Waiting),
+            Recorded::Denied => Some(Self::Denied),
+            Recorded::Full => Some(Self::Full),
+            Recorded::OtherApp => None,
+        }
+    }
+}
+
+/// Why somebody is not let in. The texts are for the app's developer, and hold nothing that is secret.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticateError {
+    /// The owner has switched the route off.
+    #[error("this server does not take devices this way")]
+    Off,
+    /// The server does not know whose it is, or where.
+    #[error("the server's owner has yet to set owner and public_url")]
+    NotConfigured,
+    /// The body is not what it should be.
+    #[error("{0}")]
+    Request(&'static str),
+    /// The proof lacks a nonce of ours; the answer brings one.
+    #[error("the proof must repeat the nonce in DPoP-Nonce")]
+    Nonce,
+    /// The proof is not good.
+    #[error("{0}")]
+    Proof(#[source] ProofError),
+    /// The proof was shown before.
+    #[error("the proof was used before")]
+    Replayed,
+    /// The headers are not those of a DPoP-bound request.
+    #[error("{0}")]
+    Headers(&'static str),
+    /// What the token says disagrees with the request.
+    #[error("{0}")]
+    Token(&'static str),
+    /// The request comes from an origin that is none of the app's.
+    #[error("{0}")]
+    Origin(&'static str),
+    /// The app's own description of itself cannot be had.
+    #[error("the app's client metadata cannot be used: {0}")]
+    Client(#[source] ClientError),
+    /// The owner has not approved the device.
+    #[error("{}", approval_text(.0))]
+    Approval(Pairing),
+    /// The owner has taken the approval back.
+    #[error("the owner of this server has revoked this device")]
+    Revoked,
+    /// It was too often.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    /// The account database failed.
+    #[error("the storage is unavailable, try again later")]
+    Account(#[from] AccountError),
+}
+
+fn approval_text(pairing: &Pairing) -> &'static str {
+    match pairing {
+        Pairing::Closed => {
+            "the owner of this server has to approve this device, and takes no requests now"
+        }
+        Pairing::Waiting => "the owner of this server has to approve this device, and sees it now",
+        Pairing::Denied => "the owner of this server has denied this device",
+        Pairing::Full => "the owner of this server has to approve this device; too many wait",
+    }
+}
+
+/// What a body asks for.
+#[derive(Debug, Clone)]
+struct Wish {
+    group: Group,
+    root: Option<RootUrl>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    lexicon_authority_domain: Option<String>,
+    root_doc_url: Option<String>,
+}
+
+/// What a request has proven: that it holds the key; and what it says besides.
+struct Claimant {
+    thumbprint: String,
+    jti: String,
+    client_id: String,
+}
+
+impl Door {
+    /// Lets a device in, or has it wait for its owner.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`]: nothing has changed then, but that a request may wait for the owner.
+    pub async fn authenticate(
+        self: &Arc<Self>,
+        asked: &Asked<'_>,
+    ) -> Result<Welcome, AuthenticateError> {
+        let public_url = self.is_open()?;
+        let wish = Wish::parse(asked.body)?;
+        let token = bearer(asked.authorization)?;
+        let [proof] = asked.proofs else {
+            return Err(AuthenticateError::Headers(
+                "exactly one DPoP header is needed",
+            ));
+        };
+        let proof = Proof::parse(proof).map_err(|problem| self.strange(asked, problem))?;
+        let device = self
+            .reader()
+            .device_by_jkt(&proof.thumbprint().to_string())?;
+        if device.is_none() {
+            // before any cryptography: a key that nobody knows costs us little
+            self.limits.refuse(asked.address)?;
+        }
+        let claimant = self.claimant(proof, token, public_url, asked)?;
+        match device {
+            Some(device) if device.app == claimant.client_id => {
+                if device.origin.as_deref() != asked.origin {
+                    return Err(AuthenticateError::Origin(
+                        "the request comes from another origin than the device was approved for",
+                    ));
+                }
+                let allowed =
+                    self.reader()
+                        .device_access(&device.id, wish.group.as_str(), now_ms())?;
+                match allowed {
+                    Some(_) => self.welcome(device, wish, &claimant, asked).await,
+                    None => self.ask_owner(wish, claimant, asked).await,
+                }
+            }
+            Some(_) => Err(AuthenticateError::Token(
+                "this key was approved for another app",
+            )),
+            None => self.ask_owner(wish, claimant, asked).await,
+        }
+    }
+
+    fn is_open(&self) -> Result<&Origin, AuthenticateError> {
+        if self.policy.legacy_authenticate == LegacyAuthenticate::Off {
+            return Err(AuthenticateError::Off);
+        }
+        let public_url = self.policy.public_url.as_ref();
+        public_url
+            .filter(|_| self.policy.owner.is_some())
+            .ok_or(AuthenticateError::NotConfigured)
+    }
+
+    /// A proof that cannot be read is a stranger's.
+    fn strange(&self, asked: &Asked<'_>, problem: ProofError) -> AuthenticateError {
+        match self.limits.refuse(asked.address) {
+            Ok(()) => AuthenticateError::Proof(problem),
+            Err(too_many) => too_many.into(),
+        }
+    }
+
+    /// Finds out whether who asks holds the key, for this request, now; and whether its token agrees.
+    fn claimant(
+        &self,
+        proof: Unverified<Proof>,
+        token: &str,
+        public_url: &Origin,
+        asked: &Asked<'_>,
+    ) -> Result<Claimant, AuthenticateError> {
+        let now_s = now_ms() / 1_000;
+        let verified = proof.verify(&dpop::Expected {
+            method: "POST",
+            url: &public_url.at(PATH),
+            access_token: Some(token),
+            now_s,
+            nonce: &|nonce| self.nonces.is_good(nonce, now_s),
+        });
+        let proof = verified.map_err(|problem| {
+            if problem == ProofError::Nonce {
+                AuthenticateError::Nonce
+            } else {
+                self.strange(asked, problem)
+            }
+        })?;
+        let thumbprint = proof.jkt();
+        let client_id = self.agreed(token, &thumbprint, now_s)?;
+        Ok(Claimant {
+            thumbprint: thumbprint.to_string(),
+            jti: proof.jti().to_owned(),
+            client_id,
+        })
+    }
+
+    /// The app that a token names, if the token agrees with the request.
+    fn agreed(
+        &self,
+        token: &str,
+        thumbprint: &Thumbprint,
+        now_s: i64,
+    ) -> Result<String, AuthenticateError> {
+        let disagrees = |what| Err(AuthenticateError::Token(what));
+        let Ok(hints) = Hints::parse(token) else {
+            return disagrees("the access token is none of an atproto PDS");
+        };
+        if Some(&hints.sub) != self.policy.owner.as_ref() {
+            return disagrees("this server belongs to another account");
+        }
+        if hints.jkt != *thumbprint {
+            return disagrees("the access token is bound to another key");
+        }
+        if hints.exp_s <= now_s {
+            return disagrees("the access token has expired");
+        }
+        Ok(hints.client_id)
+    }
+
+    /// The token of a device that may come in.
+    async fn welcome(
+        self: &Arc<Self>,
+        device: Device,
+        wish: Wish,
+        claimant: &Claimant,
+        asked: &Asked<'_>,
+    ) -> Result<Welcome, AuthenticateError> {
+        self.use_up(claimant)?;
+        let group = &wish.group;
+        let known = self.reader().session_of(
+            &device.id,
+            SessionKind::Authenticate,
+            group.as_str(),
+            now_ms(),
+        )?;
+        // one that ends soon would not last; perhaps its approval lasts longer by now
+        let lasts = |session: &Session| session.ends_at_ms > now_ms().saturating_add(SLIDE_MS);
+        let known = known
+            .filter(lasts)
+            .and_then(|session| Some((session.id.parse().ok()?, session.ends_at_ms)));
+        let (session, ends_at_ms): (SessionId, i64) = match known {
+            Some(known) => known,
+            None => self.begin_session(&device, group).await?,
+        };
+        let root = self.root(&device, &wish).await?;
+        lock(&self.used).insert(session.clone());
+        self.note(Event {
+            event: "login",
+            detail: format!("authenticate {group}"),
+            app: Some(device.app),
+            device: Some(device.id),
+            address: Some(asked.address),
+        });
+        Ok(Welcome {
+            token: by_hand::sync_token(&self.keys(), &session, group, ends_at_ms),
+            root,
+        })
+    }
+
+    fn use_up(&self, claimant: &Claimant) -> Result<(), AuthenticateError> {
+        match self.show_proof(&claimant.thumbprint, &claimant.jti) {
+            Shown::First => Ok(()),
+            Shown::Again => Err(AuthenticateError::Replayed),
+            Shown::Full => Err(AuthenticateError::TooMany(TooMany::for_a_slot())),
+        }
+    }
+
+    async fn begin_session(
+        self: &Arc<Self>,
+        device: &Device,
+        group: &Group,
+    ) -> Result<(SessionId, i64), AccountError> {
+        let ends_at_ms = self.approved_until(device, std::iter::once(group))?;
+        let id = SessionId::random()?;
+        let session = NewSession {
+            id: id.to_string(),
+            kind: SessionKind::Authenticate,
+            device: Some(device.id.clone()),
+            name: device.name.clone(),
+            // the approval and the grant say how much of it is in force
+            groups: vec![(group.to_string(), SessionAccess::Write)],
+            expires_at_ms: ends_at_ms.min(now_ms().saturating_add(SLIDE_MS)),
+            slide_ms: SLIDE_MS,
+            ends_at_ms,
+        };
+        self.write(move |accounts| accounts.add(&session, &Occasion::at(now_ms())))
+            .await?;
+        Ok((id, ends_at_ms))
+    }
+
+    /// The root document of the device's app: the one that is stored, else the one that is sent, which is stored then.
+    async fn root(
+        self: &Arc<Self>,
+        device: &Device,
+        wish: &Wish,
+    ) -> Result<Option<String>, AccountError> {
+        let stored = self.reader().root(&device.app, wish.group.as_str())?;
+        let (None, Some(sent)) = (&stored, &wish.root) else {
+            return Ok(stored);
+        };
+        let (app, group, device) = (
+            device.app.clone(),
+            wish.group.to_string(),
+            device.id.clone(),
+        );
+        let sent = sent.to_string();
+        let put = move |accounts: &AccountStore| {
+            accounts.put_root_first(&app, &group, &sent, Some(&device), &Occasion::at(now_ms()))
+        };
+        self.write(put).await.map(Some)
+    }
+
+    /// Has the owner decide, if the owner wants to be asked now.
+    async fn ask_owner(
+        self: &Arc<Self>,
+        wish: Wish,
+        claimant: Claimant,
+        asked: &Asked<'_>,
+    ) -> Result<Welcome, AuthenticateError> {
+        let thumbprint = &claimant.thumbprint;
+        if !self.window_is_open()? {
+            // nothing is fetched for strangers while the window is shut
+            return Err(if self.reader().was_revoked(thumbprint)? {
+                AuthenticateError::Revoked
+            } else {
+                AuthenticateError::Approval(Pairing::Closed)
+            });
+        }
+        let metadata = self.metadata(&claimant.client_id).await?;
+        let kind = kind_of(&metadata, asked.origin)?;
+        let pending = NewPending {
+            id: SessionId::random().map_err(AccountError::from)?.to_string(),
+            door: PendingDoor::Authenticate,
+            app: claimant.client_id.clone(),
+            jkt: thumbprint.clone(),
+            origin: asked.origin.map(str::to_owned),
+            kind,
+            app_name: metadata.client_name().map(str::to_owned),
+            name: String::new(),
+            address: asked.address.to_string(),
+            groups: vec![(wish.group.to_string(), SessionAccess::Write)],
+        };
+        let recorded = self.record(pending, asked.address).await?;
+        match Pairing::of(&recorded) {
+            Some(pairing) => Err(AuthenticateError::Approval(pairing)),
+            None => Err(AuthenticateError::Token(
+                "this key is known for another app",
+            )),
+        }
+    }
+
+    pub(super) fn window_is_open(&self) -> Result<bool, AccountError> {
+        Ok(self.reader().window_open_until(now_ms())?.is_some())
+    }
+
+    /// Keeps a request for the owner.
+    pub(super) async fn record(
+        self: &Arc<Self>,
+        pending: NewPending,
+        address: IpAddr,
+    ) -> Result<Recorded, AccountError> {
+        let address = address.to_string();
+        let record = move |accounts: &AccountStore| {
+            let occasion = Occasion {
+                address: Some(&address),
+                ..Occasion::at(now_ms())
+            };
+            accounts.record_pending(&pending, PENDING_MAX, &occasion)
+        };
+        self.write(record).await
+    }
+
+    async fn metadata(&self, client_id: &str) -> Result<Arc<ClientMetadata>, AuthenticateError> {
+        let client_id: ClientId = client_id
+            .parse()
+            .map_err(|_| AuthenticateError::Token("the client_id is none of an atproto app"))?;
+        let metadata = self.clients.metadata(&client_id).await;
+        metadata.map_err(AuthenticateError::Client)
+    }
+}
+
+/// What the owner is told of the program that asks.
+fn kind_of(metadata: &ClientMetadata, origin: Option<&str>) -> Result<AppKind, AuthenticateError> {
+    let Some(origin) = origin else {
+        return Ok(AppKind::Native);
+    };
+    if !metadata.allows_origin(origin) {
+        return Err(AuthenticateError::Origin(
+            "the request comes from an origin that is none of the app's",
+        ));
+    }
+    Ok(if metadata.client_id().metadata_url().is_none() {
+        AppKind::Unverified
+    } else {
+        AppKind::Web
+    })
+}
+
+impl Wish {
+    fn parse(body: &[u8]) -> Result<Self, AuthenticateError> {
+        let body: Body = serde_json::from_slice(body).map_err(|_| {
+            AuthenticateError::Request(
+                "the body must be JSON: {\"lexiconAuthorityDomain\", \"rootDocUrl\"}",
+            )
+        })?;
+        let group = body.lexicon_authority_domain.as_deref().map(str::parse);
+        let Some(Ok(group)) = group else {
+            return Err(AuthenticateError::Request(
+                "lexiconAuthorityDomain must be an NSID authority such as xyz.groundmist.library",
+            ));
+        };
+        let root = body.root_doc_url.as_deref().map(str::parse).transpose();
+        let root = root.map_err(|_| {
+            AuthenticateError::Request("rootDocUrl must be an Automerge URL, or null")
+        })?;
+        Ok(Self { group, root })
+    }
+}
+
+/// The root document that a body names, if it is one: every answer repeats it. Apps that do not look at the status of
+/// an answer take the root document out of it, whatever it is, and would lose their own.
+pub fn root_in(body: &[u8]) -> Option<String> {
+    let body: Body = serde_json::from_slice(body).ok()?;
+    let root: RootUrl = body.root_doc_url?.parse().ok()?;
+    Some(root.to_string())
+}
+
+fn bearer(authorization: Option<&str>) -> Result<&str, AuthenticateError> {
+    let token = authorization
+        .and_then(|header| header.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"))
+        .map(|(_, token)| token.trim());
+    token
+        .filter(|token| !token.is_empty())
+        .ok_or(AuthenticateError::Headers(
+            "the header Authorization: DPoP with an access token is needed",
+        ))
+}

@@ -1,0 +1,162 @@
+//! The audit log's other half: what happens often, added up before it is written.
+//!
+//! Whoever is refused does not write to our disk, or a flood would fill it. Refusals and logins are counted in memory,
+//! and written as rows of their own, each for a span of time. The first of a kind is written at once; while more come,
+//! the spans double, up to an hour. A span holds a bounded number of rows, and what does not fit goes into one.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use store::AuditEntry;
+
+/// Shortest span, in milliseconds.
+const SPAN_MS_MIN: i64 = 1_000;
+/// Longest span, in milliseconds.
+const SPAN_MS_MAX: i64 = 3_600_000;
+/// Most rows of a span.
+const ROWS_MAX: usize = 32;
+
+/// Something that happens often.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    /// What it was: `refused` or `login`.
+    pub event: &'static str,
+    /// Why, or how, in words.
+    pub detail: String,
+    /// The app, if that is known for sure.
+    pub app: Option<String>,
+    /// The device, if it is known.
+    pub device: Option<String>,
+    /// Where it came from.
+    pub address: Option<IpAddr>,
+}
+
+struct Span {
+    first_ms: i64,
+    count: u32,
+}
+
+/// What has not been written yet.
+#[derive(Default)]
+pub(super) struct Journal {
+    spans: BTreeMap<Event, Span>,
+    due_ms: i64,
+    span_ms: i64,
+}
+
+impl Journal {
+    /// Counts an event.
+    pub(super) fn note(&mut self, event: Event, now_ms: i64) {
+        let event = if self.spans.len() < ROWS_MAX || self.spans.contains_key(&event) {
+            event
+        } else {
+            Event {
+                event: event.event,
+                detail: "others".into(),
+                app: None,
+                device: None,
+                address: None,
+            }
+        };
+        let span = self.spans.entry(event).or_insert(Span {
+            first_ms: now_ms,
+            count: 0,
+        });
+        span.count = span.count.saturating_add(1);
+    }
+
+    /// What is to be written now, if it is time.
+    pub(super) fn due(&mut self, now_ms: i64) -> Vec<AuditEntry> {
+        if now_ms < self.due_ms {
+            return vec![];
+        }
+        // a span in which nothing happened ends the waiting
+        self.span_ms = if self.spans.is_empty() {
+            0
+        } else {
+            (self.span_ms * 2).clamp(SPAN_MS_MIN, SPAN_MS_MAX)
+        };
+        self.due_ms = now_ms.saturating_add(self.span_ms);
+        self.rest(now_ms)
+    }
+
+    /// All that has not been written.
+    pub(super) fn rest(&mut self, now_ms: i64) -> Vec<AuditEntry> {
+        let spans = std::mem::take(&mut self.spans);
+        spans
+            .into_iter()
+            .map(|(event, span)| AuditEntry {
+                until_ms: (span.count > 1).then_some(now_ms),
+                count: span.count,
+                app: event.app,
+                device: event.device,
+                address: event.address.map(|address| address.to_string()),
+                detail: Some(event.detail),
+                ..AuditEntry::new(span.first_ms, event.event)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(address: u32) -> Event {
+        Event {
+            event: "refused",
+            detail: "the proof is for another address".into(),
+            app: None,
+            device: None,
+            address: Some(IpAddr::V4(address.into())),
+        }
+    }
+
+    #[test]
+    fn the_first_refusal_is_written_at_once_and_the_next_ones_together() {
+        let mut journal = Journal::default();
+        journal.note(refusal(1), 10);
+        assert_eq!(journal.due(10).len(), 1);
+        for at_ms in 11..100 {
+            journal.note(refusal(1), at_ms);
+        }
+        assert_eq!(journal.due(100), []);
+        let rows = journal.due(10 + SPAN_MS_MIN);
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].at_ms, rows[0].count), (11, 89));
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_writes_few_rows_and_loses_no_count() {
+        let (mut journal, mut rows) = (Journal::default(), vec![]);
+        // a day of 100 refusals a second, each from another address
+        for tick in 0..86_400i64 {
+            for number in 0..100 {
+                let address = u32::try_from(tick * 100 + number).unwrap();
+                journal.note(refusal(address), tick * 1_000);
+            }
+            rows.extend(journal.due(tick * 1_000));
+        }
+        rows.extend(journal.rest(86_400_000));
+        assert!(rows.len() < 40 * (ROWS_MAX + 1), "{}", rows.len());
+        assert_eq!(
+            rows.iter().map(|row| u64::from(row.count)).sum::<u64>(),
+            8_640_000
+        );
+    }
+
+    #[test]
+    fn after_a_quiet_span_the_next_refusal_is_written_at_once_again() {
+        let mut journal = Journal::default();
+        for second in 0..20 {
+            journal.note(refusal(1), second * 1_000);
+            journal.due(second * 1_000);
+        }
+        let mut now_ms = 20_000;
+        while journal.span_ms > 0 {
+            now_ms += SPAN_MS_MIN;
+            journal.due(now_ms);
+        }
+        journal.note(refusal(1), now_ms);
+        assert_eq!(journal.due(now_ms).len(), 1);
+    }
+}

@@ -1,0 +1,358 @@
+//! The door: who gets in, and what the owner has to say about it.
+//!
+//! Whoever comes shows something that can be checked here and now: a token that this server has signed, a ticket, or a
+//! proof by a key that the owner has approved ([`authenticate`]: apps as they are; [`access`]: apps that know of this
+//! server). What a session may do is asked of the account database each time, so that what the owner takes back is
+//! gone.
+//!
+//! Two connections to that database: what many devices ask for is read over one, and does not wait for the disk that
+//! the other one writes to.
+
+mod access;
+mod authenticate;
+pub mod by_hand;
+mod journal;
+mod limits;
+mod nonce;
+mod replay;
+mod root;
+mod session;
+mod ticket;
+mod token;
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use atproto::Did;
+use engine::Access;
+use store::{AccountError, AccountStore, SessionAccess};
+
+pub use self::{
+    access::{
+        AccessAnswer, AccessError, AccessRequest, Call, Caller, Granted, NSID, SERVICE,
+        path as method_path,
+    },
+    authenticate::{Asked, AuthenticateError, Pairing, Welcome, root_in},
+    journal::Event,
+    limits::{Limits, TooMany},
+    root::{InvalidRootUrl, RootUrl},
+    session::{InvalidSessionId, SessionId},
+    ticket::{TICKET_MS, Ticket},
+    token::{InvalidToken, SyncClaims, TOKEN_BYTES_MAX, TokenKeys},
+};
+use crate::{
+    group::Group,
+    origin::Origin,
+    outbound::{ClientResolver, DidResolver},
+    secret::SecretKey,
+    settings::{BareAudience, LegacyAuthenticate},
+    sync::Admitted,
+};
+
+/// Whose door it is, and how it is to be opened.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The account that the server belongs to; without one only tokens made by hand open the door.
+    pub owner: Option<Did>,
+    /// The origin that clients reach the server at, which proofs must name; without one likewise.
+    pub public_url: Option<Origin>,
+    /// Whether apps that know nothing of this server may ask.
+    pub legacy_authenticate: LegacyAuthenticate,
+    /// Whether service auth may name this server's DID alone, as PDSs do when they proxy.
+    pub bare_audience: BareAudience,
+}
+
+/// Why somebody is not let in. Outside it is always the same answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The token is none of ours, or too old.
+    #[error(transparent)]
+    Token(#[from] InvalidToken),
+    /// The ticket is none of ours, too old, or was used.
+    #[error("the ticket is not good, or not any more")]
+    Ticket,
+    /// The token is ours, but its session is not in force, or not in this group.
+    #[error("the session is revoked, has expired or does not exist")]
+    Session,
+    /// A browser has come from another origin than the device's.
+    #[error("the request comes from another origin than the device was approved for")]
+    Origin,
+    /// The account database failed.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+}
+
+/// Where the door looks up what it has not been told.
+pub struct Resolvers {
+    /// The owner's keys.
+    pub dids: DidResolver,
+    /// What apps say of themselves.
+    pub clients: ClientResolver,
+}
+
+/// The door of a server.
+pub struct Door {
+    policy: Policy,
+    secret: SecretKey,
+    keys: RwLock<Keys>,
+    reader: Mutex<AccountStore>,
+    writer: Mutex<AccountStore>,
+    dids: DidResolver,
+    clients: ClientResolver,
+    limits: Limits,
+    nonces: nonce::Nonces,
+    proofs: Mutex<replay::UsedProofs>,
+    tickets: Mutex<ticket::Tickets>,
+    journal: Mutex<journal::Journal>,
+    used: Mutex<BTreeSet<SessionId>>,
+}
+
+/// The keys of the epoch that is in force.
+struct Keys {
+    epoch: String,
+    tokens: Arc<TokenKeys>,
+}
+
+impl Door {
+    /// A door with these sessions, whose tokens are signed with this key. The two stores are two connections to one
+    /// file.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails, or there is no randomness.
+    pub fn new(
+        [reader, writer]: [AccountStore; 2],
+        secret: SecretKey,
+        policy: Policy,
+        Resolvers { dids, clients }: Resolvers,
+    ) -> Result<Self, AccountError> {
+        let epoch = reader.token_epoch()?;
+        let tokens = Arc::new(TokenKeys::derive(&secret, &epoch));
+        Ok(Self {
+            policy,
+            secret,
+            keys: RwLock::new(Keys { epoch, tokens }),
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
+            dids,
+            clients,
+            limits: Limits::default(),
+            nonces: nonce::Nonces::new()?,
+            proofs: Mutex::default(),
+            tickets: Mutex::default(),
+            journal: Mutex::default(),
+            used: Mutex::default(),
+        })
+    }
+
+    /// Whose door it is.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How often strangers may ask.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The nonce that proofs must repeat from now on.
+    pub fn nonce(&self) -> String {
+        self.nonces.current(now_ms() / 1_000)
+    }
+
+    /// Lets somebody in by a sync token, or not: signature, end, session, device, approval and grant must all hold.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn admit(&self, token: &str, origin: Option<&str>) -> Result<Admitted, Refused> {
+        let claims = self.keys().sync.verify(token, now_ms() / 1_000)?;
+        self.admit_session(claims.session, claims.group, origin)
+    }
+
+    /// Lets somebody in by a ticket, which is used then.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn admit_ticket(&self, ticket: &str, origin: Option<&str>) -> Result<Admitted, Refused> {
+        let redeemed = lock(&self.tickets).redeem(ticket, now_ms());
+        let (session, group) = redeemed.ok_or(Refused::Ticket)?;
+        self.admit_session(session, group, origin)
+    }
+
+    fn admit_session(
+        &self,
+        session: SessionId,
+        group: Group,
+        origin: Option<&str>,
+    ) -> Result<Admitted, Refused> {
+        let access = self.access(&session, &group)?.ok_or(Refused::Session)?;
+        let expected = self.origin_of(&session)?;
+        // only browsers tell an origin, and they cannot be made to tell another one
+        if let (Some(expected), Some(origin)) = (expected, origin)
+            && expected != origin
+        {
+            return Err(Refused::Origin);
+        }
+        lock(&self.used).insert(session.clone());
+        Ok(Admitted {
+            session,
+            group,
+            access,
+        })
+    }
+
+    /// The origin that the device of a session was approved for, if there is one.
+    fn origin_of(&self, session: &SessionId) -> Result<Option<String>, AccountError> {
+        let reader = self.reader();
+        let session = reader.session(session.as_str())?;
+        let Some(device) = session.and_then(|session| session.device) else {
+            return Ok(None);
+        };
+        Ok(reader.device(&device)?.and_then(|device| device.origin))
+    }
+
+    /// What a session may do in a group now; nothing if it, its device, the approval or the grant is not in force.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails.
+    pub fn access(
+        &self,
+        session: &SessionId,
+        group: &Group,
+    ) -> Result<Option<Access>, AccountError> {
+        let access = self
+            .reader()
+            .access(session.as_str(), group.as_str(), now_ms())?;
+        Ok(access.map(|access| match access {
+            SessionAccess::Read => Access::Read,
+            SessionAccess::Write => Access::Write,
+        }))
+    }
+
+    /// A number that is another one once anybody has changed who may do what, and keys of the epoch that is in force
+    /// then.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails.
+    pub fn change_counter(&self) -> Result<i64, AccountError> {
+        let reader = self.reader();
+        let (counter, epoch) = (reader.change_counter()?, reader.token_epoch()?);
+        drop(reader);
+        let is_new = self.keys_lock_read(|keys| keys.epoch != epoch);
+        if is_new {
+            let tokens = Arc::new(TokenKeys::derive(&self.secret, &epoch));
+            let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+            *keys = Keys { epoch, tokens };
+        }
+        Ok(counter)
+    }
+
+    /// Notes that sessions have sockets open now, which keeps them from ending for want of use.
+    pub fn keep(&self, sessions: impl IntoIterator<Item = SessionId>) {
+        lock(&self.used).extend(sessions);
+    }
+
+    /// Writes down which sessions have been used since the last call.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails.
+    pub fn note_used(&self) -> Result<(), AccountError> {
+        let used = std::mem::take(&mut *lock(&self.used));
+        if used.is_empty() {
+            return Ok(());
+        }
+        let ids = used.iter().map(SessionId::as_str);
+        self.writer().touch(ids, now_ms())
+    }
+
+    /// Counts something for the audit log that may happen often.
+    pub fn note(&self, event: Event) {
+        lock(&self.journal).note(event, now_ms());
+    }
+
+    /// Counts a refusal for the audit log.
+    pub fn note_refusal(&self, detail: impl ToString, address: IpAddr) {
+        self.note(Event {
+            event: "refused",
+            detail: detail.to_string(),
+            app: None,
+            device: None,
+            address: Some(address),
+        });
+    }
+
+    /// Writes what was counted into the audit log, if it is time.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails; it is lost for the log then.
+    pub fn write_journal(&self, when: JournalTime) -> Result<(), AccountError> {
+        let now_ms = now_ms();
+        let rows = match when {
+            JournalTime::IfDue => lock(&self.journal).due(now_ms),
+            JournalTime::Now => lock(&self.journal).rest(now_ms),
+        };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.writer().append(&rows)
+    }
+
+    /// The keys of tokens in the epoch that is in force.
+    pub fn keys(&self) -> Arc<TokenKeys> {
+        self.keys_lock_read(|keys| Arc::clone(&keys.tokens))
+    }
+
+    /// The account database, for one task at a time.
+    pub fn writer(&self) -> MutexGuard<'_, AccountStore> {
+        lock(&self.writer)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, AccountStore> {
+        lock(&self.reader)
+    }
+
+    fn keys_lock_read<T>(&self, look: impl FnOnce(&Keys) -> T) -> T {
+        look(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does something with the database that waits for the disk.
+    async fn write<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&AccountStore) -> Result<T, AccountError> + Send + 'static,
+    ) -> Result<T, AccountError> {
+        let door = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || change(&door.writer())).await;
+        // nobody aborts it, so what it has instead of an outcome is a panic, which goes on here
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// Notes that a proof was shown, by the thumbprint of its key and its `jti`.
+    fn show_proof(&self, thumbprint: &str, jti: &str) -> replay::Shown {
+        lock(&self.proofs).show(thumbprint, jti, now_ms() / 1_000)
+    }
+}
+
+/// When what was counted is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalTime {
+    /// If its span is over.
+    IfDue,
+    /// At once, because the server ends.
+    Now,
+}
+
+/// A panic while the lock was held leaves what is whole all the same.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Unix time in milliseconds.
+pub(crate) fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
