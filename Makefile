@@ -6,7 +6,8 @@ PAGE   := clients/try-it
 KILLS  ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help dev page build check fmt clippy deny test test-kill bench tools conformance-packages
+.PHONY: help dev page build check fmt clippy deny test test-kill bench tools conformance-packages \
+	conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
 # Two cargos would only wait for each other's lock.
@@ -61,3 +62,9 @@ conformance-packages: conformance/node_modules/.package-lock.json
 conformance/node_modules/.package-lock.json: conformance/package.json conformance/package-lock.json \
 		conformance/.npmrc $(wildcard conformance/clients/*/package.json)
 	cd conformance && npm ci
+
+conformance-pds-packages: conformance-packages conformance/pds/node_modules/.installed
+
+conformance/pds/node_modules/.installed: conformance/pds/package.json conformance/pds/package-lock.json \
+		conformance/pds/.npmrc conformance/pds/install
+	conformance/pds/install
