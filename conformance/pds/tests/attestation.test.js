@@ -1,0 +1,105 @@
+// Door B for apps that prove who they are: confidential clients with a client attestation (atproto proposal 0016).
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+
+import { exportJWK, generateKeyPair, SignJWT } from "jose";
+
+import { cases } from "../lib/cases.js";
+import { Device, NSID } from "../lib/device.js";
+import { GROUP } from "../lib/lives.js";
+
+const REQUEST_ACCESS = `${NSID}.requestAccess`;
+
+/** An app with a key of its own, and a metadata document that says so. */
+class ConfidentialApp {
+  #key;
+
+  static async on(network, name) {
+    const app = new ConfidentialApp();
+    const { privateKey, publicKey } = await generateKeyPair("ES256");
+    app.#key = privateKey;
+    const jwk = { ...(await exportJWK(publicKey)), kid: name, alg: "ES256", use: "sig" };
+    app.keyId = name;
+    app.clientId = `https://app.groundmist.dev/${name}.json`;
+    await network.host(`${name}-keys.json`, { keys: [jwk] });
+    await network.host(`${name}.json`, {
+      client_id: app.clientId,
+      client_name: "Reader",
+      redirect_uris: ["https://app.groundmist.dev/callback"],
+      scope: "atproto",
+      application_type: "web",
+      grant_types: ["authorization_code", "refresh_token"],
+      response_types: ["code"],
+      dpop_bound_access_tokens: true,
+      token_endpoint_auth_method: "private_key_jwt",
+      token_endpoint_auth_signing_alg: "ES256",
+      jwks_uri: `https://app.groundmist.dev/${name}-keys.json`,
+    });
+    return app;
+  }
+
+  async attestation(server, { typ = "atproto-client-attestation+jwt", ...claims } = {}) {
+    const now = Math.floor(Date.now() / 1_000);
+    const payload = { iss: this.clientId, sub: this.clientId, aud: server.did, jti: randomUUID(), iat: now, exp: now + 60, ...claims };
+    const token = await new SignJWT(payload).setProtectedHeader({ typ, alg: "ES256", kid: this.keyId }).sign(this.#key);
+    return server.secrets.add("attestation", token);
+  }
+}
+
+cases("a confidential app", "alice", (declare) => {
+  async function ask({ server, owner }, device, app, attestation) {
+    const token = await owner.serviceAuth(server.service, REQUEST_ACCESS);
+    return device.requestAccess(token, { clientId: app.clientId, groups: [GROUP], attestation });
+  }
+
+  declare("without a grant it waits for the owner like any other", async (bench) => {
+    const { network, server } = bench;
+    const [app, device] = [await ConfidentialApp.on(network, "hopeful"), await Device.with(server)];
+    await server.openPairing();
+    const { body } = await ask(bench, device, app, await app.attestation(server));
+    assert.equal(body.status, "pending");
+    const request = await server.onePending();
+    assert.deepEqual([request.app, request.kind], [app.clientId, "web"]);
+  });
+
+  declare("with a grant it has a session at once, also while the pairing window is shut", async (bench) => {
+    const { network, server } = bench;
+    const [app, device] = [await ConfidentialApp.on(network, "granted"), await Device.with(server)];
+    await server.cli("grants", "add", app.clientId, "--group", GROUP);
+    const { body } = await ask(bench, device, app, await app.attestation(server));
+    assert.equal(body.status, "granted", JSON.stringify(body));
+    assert.deepEqual(body.session.groups, [{ group: GROUP, access: "write" }]);
+    assert.equal((await device.call("getSession")).body.clientId, app.clientId);
+  });
+
+  declare("the grant is for the app that proves itself: no other's attestation, none too old, none of another kind", async (bench) => {
+    const { network, server } = bench;
+    const [app, other] = [await ConfidentialApp.on(network, "proven"), await ConfidentialApp.on(network, "impostor")];
+    await server.cli("grants", "add", app.clientId, "--group", GROUP);
+    const anHourAgo = Math.floor(Date.now() / 1_000) - 3_600;
+    const claimed = { iss: app.clientId, sub: app.clientId };
+    for (const [what, attestation] of [
+      ["another app's", await other.attestation(server)],
+      ["in its name, with another app's key", await other.attestation(server, claimed)],
+      ["for another server", await app.attestation(server, { aud: "did:web:localhost%3A1" })],
+      ["too old", await app.attestation(server, { iat: anHourAgo, exp: anHourAgo + 60 })],
+      ["of another type", await app.attestation(server, { typ: "JWT" })],
+    ]) {
+      const { status, body } = await ask(bench, await Device.with(server), app, attestation);
+      assert.deepEqual([status, body.error], [403, "UnverifiedApp"], what);
+    }
+    const none = await ask(bench, await Device.with(server), app, undefined);
+    assert.deepEqual([none.status, none.body.error], [403, "ApprovalRequired"], "none at all");
+    assert.deepEqual(await server.pending(), []);
+  });
+
+  declare("an attestation is good once", async (bench) => {
+    const { network, server } = bench;
+    const app = await ConfidentialApp.on(network, "once");
+    await server.cli("grants", "add", app.clientId, "--group", GROUP);
+    const attestation = await app.attestation(server);
+    assert.equal((await ask(bench, await Device.with(server), app, attestation)).body.status, "granted");
+    assert.equal((await ask(bench, await Device.with(server), app, attestation)).status, 403);
+  });
+});
