@@ -1,0 +1,7 @@
+//! Fuzzes the reading of DID documents.
+#![no_main]
+
+#[path = "../../crates/atproto/tests/targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::did_document(data));
