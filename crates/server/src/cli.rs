@@ -2,6 +2,7 @@
 
 mod dev;
 mod docs;
+mod time;
 mod token;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

@@ -9,7 +9,7 @@ use engine::DocumentId;
 use serde::Serialize;
 use store::{DocumentSummary, GroupFile};
 
-use super::{DataFlags, runtime, token::timestamp};
+use super::{DataFlags, runtime, time::timestamp};
 use crate::{
     group::Group,
     run::worker_settings,

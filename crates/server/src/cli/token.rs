@@ -1,13 +1,16 @@
 //! `groundmist-sync token`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
 use store::{Occasion, Session, SessionAccess, SessionKind};
 
-use super::{DataFlags, UsageError};
+use super::{
+    DataFlags, UsageError,
+    time::{parse_ttl, timestamp},
+};
 use crate::{
     door::{SessionId, by_hand, now_ms},
     group::Group,
@@ -16,8 +19,6 @@ use crate::{
 
 /// Longest name of a token, in bytes.
 const NAME_BYTES_MAX: usize = 200;
-/// Longest life of a token.
-const TTL_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -166,23 +167,6 @@ fn print(rows: &[Row<'_>], json: bool) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A time as RFC 3339 has it.
-pub(super) fn timestamp(ms: i64) -> String {
-    let since_epoch = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-    let time: SystemTime = UNIX_EPOCH + since_epoch;
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
-fn parse_ttl(text: &str) -> Result<Duration, UsageError> {
-    let allowed = || UsageError("a time from 1s to 10 years, such as 30m, 12h or 90d".into());
-    let ttl = humantime::parse_duration(text).map_err(|_| allowed())?;
-    if (Duration::from_secs(1)..=TTL_MAX).contains(&ttl) {
-        Ok(ttl)
-    } else {
-        Err(allowed())
-    }
 }
 
 fn parse_name(text: &str) -> Result<String, UsageError> {
