@@ -90,8 +90,9 @@ async fn what_fails_ends_with_1() {
     fs::write(folder.path().join("file"), "no directory").unwrap();
     let id = support::random_id().to_string();
     let session = "AAAAAAAAAAAAAAAAAAAAAA";
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 6] = [
         &["token", "rm", session],
+        &["token", "rm", "-AAAAAAAAAAAAAAAAAAAAA"],
         &["docs", "show", &id],
         &["docs", "export", &id],
         &["docs", "ls", "--group", "dev.example.none"],

@@ -53,6 +53,8 @@ pub(super) enum Command {
     /// Revoke a token; its sockets are closed within a second
     Rm {
         /// Its session's id, as `token ls` shows it
+        // which may begin with a hyphen
+        #[arg(allow_hyphen_values = true)]
         id: SessionId,
         #[command(flatten)]
         data: DataFlags,
