@@ -92,9 +92,10 @@ impl Command {
     }
 }
 
+/// A document, as `docs ls` shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+pub(super) struct Row {
     id: String,
     group: String,
     heads: Vec<String>,
@@ -123,6 +124,19 @@ impl Row {
             changed_at: timestamp(summary.changed_at_ms),
             quarantine: summary.quarantine.clone(),
         }
+    }
+
+    /// In one line, for the owner.
+    pub(super) fn line(&self) -> String {
+        let bytes = self.snapshot_bytes + self.tail_bytes;
+        let quarantined = match self.quarantine {
+            Some(_) => "  quarantined",
+            None => "",
+        };
+        format!(
+            "{}  {}  {} changes  {bytes} bytes  {}{quarantined}",
+            self.id, self.group, self.changes, self.changed_at
+        )
     }
 }
 
@@ -195,18 +209,22 @@ fn ls(settings: &Settings, group: Option<Group>, json: bool) -> Result<()> {
         return Ok(());
     }
     for row in &rows {
-        let bytes = row.snapshot_bytes + row.tail_bytes;
-        let quarantined = if row.quarantine.is_some() {
-            "  quarantined"
-        } else {
-            ""
-        };
-        println!(
-            "{}  {}  {} changes  {bytes} bytes  {}{quarantined}",
-            row.id, row.group, row.changes, row.changed_at
-        );
+        println!("{}", row.line());
     }
     Ok(())
+}
+
+/// The documents of a group; none if it has no file yet.
+pub(super) fn documents(settings: &Settings, group: &Group) -> Result<Vec<Row>> {
+    let path = settings.data_dir.join("groups").join(format!("{group}.db"));
+    if !path.exists() {
+        return Ok(vec![]);
+    }
+    let documents = GroupFile::open(&path)?.documents()?;
+    Ok(documents
+        .iter()
+        .map(|summary| Row::new(group, summary))
+        .collect())
 }
 
 fn show(row: &Row, json: bool) -> Result<()> {

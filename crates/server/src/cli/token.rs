@@ -171,7 +171,8 @@ fn print(rows: &[Row<'_>], json: bool) -> Result<()> {
     Ok(())
 }
 
-fn parse_name(text: &str) -> Result<String, UsageError> {
+/// What the owner calls something.
+pub(super) fn parse_name(text: &str) -> Result<String, UsageError> {
     if text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
         return Err(UsageError(
             "at most 200 bytes, without control characters".into(),

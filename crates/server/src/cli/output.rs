@@ -1,0 +1,78 @@
+//! What the commands print: words for the owner, JSON for programs.
+
+use std::io::{ErrorKind, Write as _, stdout};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::outside;
+
+/// Prints lines to standard output. Whoever reads no further, as `head` does, has got what was asked for.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+/// Prints a value as JSON.
+pub(super) fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<()> {
+    let text = outside::json(&serde_json::to_string_pretty(value)?);
+    print(&format!("{text}\n"))
+}
+
+/// Lines with what belongs together below each other, and nothing at their ends.
+pub(super) fn columns<const COUNT: usize>(rows: &[[String; COUNT]]) -> Vec<String> {
+    let width = |column: &dyn Fn(&[String; COUNT]) -> usize| rows.iter().map(column).max();
+    let widths: [usize; COUNT] = std::array::from_fn(|at| {
+        width(&|row| row.get(at).map_or(0, |cell| cell.chars().count())).unwrap_or(0)
+    });
+    let line = |row: &[String; COUNT]| {
+        let cells = row.iter().zip(widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// How many of something there are: `1 session`, `2 sessions`.
+pub(super) fn count(count: u32, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// A word that a shell takes as it is.
+pub(super) fn shell_word(text: &str) -> String {
+    let is_safe = |char: char| char.is_ascii_alphanumeric() || "-_./:@=+,%".contains(char);
+    if !text.is_empty() && text.chars().all(is_safe) {
+        return text.into();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let rows = [["ä", "1", ""], ["bcd", "22", "x"]].map(|row| row.map(String::from));
+        assert_eq!(columns(&rows), ["ä    1", "bcd  22  x"]);
+        assert!(columns::<2>(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_shell_takes_a_word_as_one() {
+        for (text, word) in [
+            ("dev.example", "dev.example"),
+            ("", "''"),
+            ("my data", "'my data'"),
+            ("it's; $(rm)", r"'it'\''s; $(rm)'"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
+    }
+}
