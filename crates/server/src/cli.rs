@@ -1,18 +1,29 @@
 //! The command line.
 
+mod allowance;
+mod audit;
+mod choose;
 mod dev;
+mod devices;
 mod docs;
+mod grants;
+mod output;
+mod outside;
+mod panic;
+mod roots;
+mod sessions;
 mod time;
 mod token;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
+use store::AccountStore;
 
 use crate::{
     http::TryIt,
-    run::Server,
+    run::{Server, open_accounts},
     settings::{self, LogLevel, Settings, SettingsFlags, SettingsProblems},
     worker,
 };
@@ -41,6 +52,28 @@ enum Command {
         #[command(subcommand)]
         command: token::Command,
     },
+    /// Decide which devices get in, also while the server runs
+    Devices {
+        #[command(subcommand)]
+        command: devices::Command,
+    },
+    /// Say what apps may do, on whichever device
+    Grants {
+        #[command(subcommand)]
+        command: grants::Command,
+    },
+    /// List and revoke sessions
+    Sessions {
+        #[command(subcommand)]
+        command: sessions::Command,
+    },
+    /// See and set the documents that apps start from
+    Roots {
+        #[command(subcommand)]
+        command: roots::Command,
+    },
+    Audit(audit::Audit),
+    Panic(panic::Panic),
     /// Look at documents, also while the server runs
     Docs {
         #[command(subcommand)]
@@ -95,6 +128,33 @@ impl DataFlags {
             ..SettingsFlags::default()
         })
     }
+
+    /// The account database there, which must exist. An empty one in the wrong place would tell the owner, even in a
+    /// panic, that there is nothing to worry about.
+    fn accounts(&self) -> Result<AccountStore> {
+        let settings = self.clone().settings()?;
+        let path = settings.data_dir.join("account.db");
+        if !path.exists() {
+            bail!(
+                "there is no {}: start the server once, or say with --data-dir where its data are",
+                path.display()
+            );
+        }
+        open_accounts(&settings)
+    }
+
+    /// The flags once more, for a command that the owner is told to run next.
+    fn again(&self) -> Vec<String> {
+        let flag = |name: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref()?.to_string_lossy();
+            Some(format!("{name} {}", output::shell_word(&path)))
+        };
+        let flags = [
+            flag("--data-dir", &self.data_dir),
+            flag("--config", &self.config),
+        ];
+        flags.into_iter().flatten().collect()
+    }
 }
 
 /// A command that was asked for wrongly: exit code 64.
@@ -138,6 +198,12 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Dev(dev) => dev.run(),
         Command::Token { command } => command.run(),
+        Command::Devices { command } => command.run(),
+        Command::Grants { command } => command.run(),
+        Command::Sessions { command } => command.run(),
+        Command::Roots { command } => command.run(),
+        Command::Audit(audit) => audit.run(),
+        Command::Panic(panic) => panic.run(),
         Command::Docs { command } => command.run(),
         Command::Config { command } => command.run(),
         Command::Worker {

@@ -12,7 +12,7 @@ use super::{
     outside::{identifier, words},
     time::{earlier, parse_since, timestamp},
 };
-use crate::session::now_ms;
+use crate::door::now_ms;
 
 /// Most lines that are shown; there are older ones then, which a shorter time does not hide.
 const LINES_MAX: u32 = 100_000;

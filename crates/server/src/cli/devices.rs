@@ -17,7 +17,7 @@ use super::{
     outside::{called, identifier},
     time::{ago, clock, later, parse_window, timestamp},
 };
-use crate::session::now_ms;
+use crate::door::now_ms;
 
 const A_DEVICE: Wanted = Wanted {
     what: "device that could be revoked with the id",

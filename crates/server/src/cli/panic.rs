@@ -12,7 +12,7 @@ use super::{
     DataFlags, UsageError,
     output::{count, print},
 };
-use crate::session::now_ms;
+use crate::door::now_ms;
 
 /// What the owner types to go on.
 const CONSENT: &str = "panic";

@@ -14,7 +14,7 @@ use super::{
     outside::{called, identifier},
     time::{ago, timestamp},
 };
-use crate::session::now_ms;
+use crate::door::now_ms;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -13,6 +13,7 @@
 mod client;
 pub mod hostile;
 pub mod identity;
+pub mod owner;
 mod process;
 mod wire;
 
