@@ -21,7 +21,7 @@ pub use self::{
     answer::Answer,
     client::{ClientError, ClientResolver},
     did::{DidError, DidResolver},
-    fetch::{Bearer, Call, Limits, Loopback, Outbound},
+    fetch::{Bearer, Call, Limits, Loopback, Method, Outbound},
     handle::{Account, DnsFault, HandleError, HandleResolver, WebFault},
     host_map::{HostMap, InvalidHostMap},
     problem::{Fault, FetchError},

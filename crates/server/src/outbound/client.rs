@@ -32,7 +32,7 @@ pub struct ClientResolver {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// What it publishes could not be fetched.
-    #[error("the app's document could not be fetched: {0}")]
+    #[error("the app's document could not be fetched")]
     Fetch(#[from] FetchError),
     /// What was found is not its metadata.
     #[error(transparent)]

@@ -33,7 +33,7 @@ pub enum DidError {
     #[error("there is no such DID")]
     Unknown,
     /// It could not be asked for.
-    #[error("the DID document could not be fetched: {0}")]
+    #[error("the DID document could not be fetched")]
     Fetch(#[from] FetchError),
     /// What was found is not the DID's document.
     #[error(transparent)]

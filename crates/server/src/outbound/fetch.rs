@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, Method,
+    Client,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
     redirect,
 };
@@ -84,10 +84,21 @@ pub struct Call<'a> {
     pub loopback: Loopback,
     /// The caller's right, if it needs one.
     pub bearer: Option<&'a Bearer>,
-    /// What to POST; without it the call is a GET.
-    pub json: Option<&'a serde_json::Value>,
+    /// How, and with which body.
+    pub method: Method<'a>,
     /// What is asked for.
     pub accept: &'static str,
+}
+
+/// The method of a call, and its body.
+#[derive(Clone, Copy)]
+pub enum Method<'a> {
+    /// GET.
+    Get,
+    /// POST without a body.
+    Post,
+    /// POST with this JSON.
+    PostJson(&'a serde_json::Value),
 }
 
 impl<'a> Call<'a> {
@@ -97,7 +108,7 @@ impl<'a> Call<'a> {
             url,
             loopback,
             bearer: None,
-            json: None,
+            method: Method::Get,
             accept: "application/json",
         }
     }
@@ -224,7 +235,10 @@ impl Leg {
         if !self.guard.allows(&url) {
             return Err(FetchError::NotPublic);
         }
-        let method = call.json.map_or(Method::GET, |_| Method::POST);
+        let method = match call.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post | Method::PostJson(_) => reqwest::Method::POST,
+        };
         let mut request = self
             .client
             .request(method, url)
@@ -232,7 +246,7 @@ impl Leg {
         if let Some(Bearer(token)) = call.bearer {
             request = request.bearer_auth(token);
         }
-        if let Some(json) = call.json {
+        if let Method::PostJson(json) = call.method {
             request = request
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
                 .body(json.to_string());

@@ -72,7 +72,7 @@ pub enum HandleError {
         did: Did,
     },
     /// The account has no document.
-    #[error("the handle names {did}: {error}")]
+    #[error("the handle names {did}")]
     Document {
         /// The account.
         did: Did,
@@ -92,7 +92,7 @@ pub enum DnsFault {
     #[error("several TXT records with different DIDs")]
     Several,
     /// It could not be asked.
-    #[error("{0}")]
+    #[error(transparent)]
     Net(#[from] NetError),
     /// It did not answer in time.
     #[error("no answer within {} seconds", Limits::TIME_MAX.as_secs())]
@@ -106,7 +106,7 @@ pub enum WebFault {
     #[error("no DID there")]
     Missing,
     /// It could not be asked.
-    #[error("{0}")]
+    #[error(transparent)]
     Fetch(#[from] FetchError),
 }
 

@@ -432,7 +432,7 @@ async fn neither_errors_nor_debug_texts_hold_what_was_sent_or_received() {
         url.set_query(path.split_once('?').map(|(_, query)| query));
         let call = Call {
             bearer: Some(&bearer),
-            json: Some(&body),
+            method: Method::PostJson(&body),
             ..Call::get(&url, Loopback::Allowed)
         };
         let outcome = outbound.call(call).await;
