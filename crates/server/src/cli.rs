@@ -7,6 +7,8 @@ mod dev;
 mod devices;
 mod docs;
 mod grants;
+mod init;
+mod lookup;
 mod output;
 mod outside;
 mod panic;
@@ -47,6 +49,8 @@ enum Command {
     Serve(#[command(flatten)] SettingsFlags),
     /// Run a server for development: on this machine alone, with a token that everybody here may use
     Dev(dev::Dev),
+    /// Find out who you are by your handle, and write config.toml
+    Init(init::Init),
     /// Make, list and revoke sync tokens, also while the server runs
     Token {
         #[command(subcommand)]
@@ -197,6 +201,7 @@ fn run(command: Command) -> Result<()> {
             })
         }
         Command::Dev(dev) => dev.run(),
+        Command::Init(init) => init.run(),
         Command::Token { command } => command.run(),
         Command::Devices { command } => command.run(),
         Command::Grants { command } => command.run(),
