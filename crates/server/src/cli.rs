@@ -12,6 +12,7 @@ mod lookup;
 mod output;
 mod outside;
 mod panic;
+mod publish;
 mod roots;
 mod sessions;
 mod time;
@@ -51,6 +52,8 @@ enum Command {
     Dev(dev::Dev),
     /// Find out who you are by your handle, and write config.toml
     Init(init::Init),
+    /// Tell the owner's apps where the server is, in a record on the owner's PDS
+    Publish(publish::Publish),
     /// Make, list and revoke sync tokens, also while the server runs
     Token {
         #[command(subcommand)]
@@ -202,6 +205,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Dev(dev) => dev.run(),
         Command::Init(init) => init.run(),
+        Command::Publish(publish) => publish.run(),
         Command::Token { command } => command.run(),
         Command::Devices { command } => command.run(),
         Command::Grants { command } => command.run(),
