@@ -13,7 +13,7 @@ use super::{
     outside::identifier,
     time::timestamp,
 };
-use crate::{group::Group, session::now_ms};
+use crate::{door::now_ms, group::Group};
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -16,8 +16,8 @@ use crate::{
         time::timestamp,
         token::parse_name,
     },
+    door::now_ms,
     group::{Group, InvalidGroup},
-    session::now_ms,
 };
 
 /// Behind the name of a group that is approved for reading only.

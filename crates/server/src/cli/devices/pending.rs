@@ -12,7 +12,7 @@ use crate::{
         outside::{fingerprint, identifier, name},
         time::{ago, clock, timestamp},
     },
-    session::now_ms,
+    door::now_ms,
 };
 
 #[derive(Serialize)]
