@@ -22,7 +22,7 @@ pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(60);
 pub(super) enum Freshness {
     /// No older than [`KEPT_FOR`].
     Kept,
-    /// No older than [`RENEWED_AFTER`].
+    /// Fetched for this wish; or for another one like it, no longer than [`RENEWED_AFTER`] ago.
     Renewed,
 }
 
@@ -50,6 +50,7 @@ type Slot<V, E> = tokio::sync::Mutex<Known<V, E>>;
 struct Known<V, E> {
     value: Option<(V, Instant)>,
     failure: Option<(E, Instant)>,
+    renewed_at: Option<Instant>,
 }
 
 impl<K: Eq + Hash + Clone, V: Clone, E: Failure> Cache<K, V, E> {
@@ -77,7 +78,7 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Failure> Cache<K, V, E> {
             return outcome;
         }
         let outcome = fetch.await;
-        known.learn(&outcome, Instant::now());
+        known.learn(&outcome, freshness, Instant::now());
         outcome
     }
 
@@ -95,6 +96,7 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Failure> Cache<K, V, E> {
         let slot = Arc::new(Slot::new(Known {
             value: None,
             failure: None,
+            renewed_at: None,
         }));
         // without room it is fetched all the same, and not kept
         if slots.len() < self.entries_max {
@@ -125,27 +127,32 @@ fn make_room<K: Eq + Hash + Clone, V, E>(slots: &mut HashMap<K, Entry<V, E>>) {
 
 impl<V: Clone, E: Failure> Known<V, E> {
     fn outcome(&self, freshness: Freshness, now: Instant) -> Option<Result<V, E>> {
-        let (value_for, failure_for) = match freshness {
-            Freshness::Kept => (KEPT_FOR, FAILURE_KEPT_FOR),
-            Freshness::Renewed => (RENEWED_AFTER, RENEWED_AFTER),
-        };
-        let is_fresh = |since: Instant, kept_for| now.duration_since(since) < kept_for;
+        let within = |since: Instant, time| now.duration_since(since) < time;
         let value = self
             .value
             .as_ref()
-            .filter(|(_, since)| is_fresh(*since, value_for));
-        let failure = self
-            .failure
-            .as_ref()
-            .filter(|(_, since)| is_fresh(*since, failure_for));
-        match (value, failure) {
-            (Some((value, _)), _) => Some(Ok(value.clone())),
-            (None, Some((failure, _))) => Some(Err(failure.clone())),
-            (None, None) => None,
+            .filter(|(_, since)| within(*since, KEPT_FOR))
+            .map(|(value, _)| Ok(value.clone()));
+        let failure = |time| {
+            let failure = self.failure.as_ref();
+            failure
+                .filter(|(_, since)| within(*since, time))
+                .map(|(failure, _)| Err(failure.clone()))
+        };
+        match freshness {
+            Freshness::Kept => value.or_else(|| failure(FAILURE_KEPT_FOR)),
+            // what was fetched before the wish does not count, however new it is
+            Freshness::Renewed => {
+                self.renewed_at.filter(|at| within(*at, RENEWED_AFTER))?;
+                failure(RENEWED_AFTER).or(value)
+            }
         }
     }
 
-    fn learn(&mut self, outcome: &Result<V, E>, now: Instant) {
+    fn learn(&mut self, outcome: &Result<V, E>, freshness: Freshness, now: Instant) {
+        if freshness == Freshness::Renewed {
+            self.renewed_at = Some(now);
+        }
         match outcome {
             Ok(value) => {
                 self.value = Some((value.clone(), now));
@@ -230,12 +237,11 @@ mod tests {
     async fn it_is_renewed_once_a_minute_however_often_that_is_asked_for() {
         let world = World::new(4);
         assert_eq!(world.get(1, Freshness::Kept).await, Ok(1));
-        advance(RENEWED_AFTER - MOMENT).await;
-        assert_eq!(world.get(1, Freshness::Renewed).await, Ok(1));
-        advance(MOMENT).await;
         for _ in 0..100 {
             assert_eq!(world.get(1, Freshness::Renewed).await, Ok(2));
         }
+        advance(RENEWED_AFTER - MOMENT).await;
+        assert_eq!(world.get(1, Freshness::Renewed).await, Ok(2));
         world.becomes(Err(Fault::Passing));
         advance(RENEWED_AFTER).await;
         for _ in 0..100 {

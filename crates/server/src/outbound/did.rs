@@ -272,15 +272,15 @@ mod tests {
             directory.resolver.resolve(&alice).await.unwrap();
             directory.resolver.resolve_fresh(&alice).await.unwrap();
         }
-        assert_eq!(directory.fake.connections(), 1);
+        assert_eq!(directory.fake.connections(), 2);
         directory.after(RENEWED_AFTER).await;
         for _ in 0..20 {
             directory.resolver.resolve_fresh(&alice).await.unwrap();
         }
-        assert_eq!(directory.fake.connections(), 2);
+        assert_eq!(directory.fake.connections(), 3);
         directory.after(KEPT_FOR).await;
         directory.resolver.resolve(&alice).await.unwrap();
-        assert_eq!(directory.fake.connections(), 3);
+        assert_eq!(directory.fake.connections(), 4);
     }
 
     #[tokio::test]
