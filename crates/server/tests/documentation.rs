@@ -113,36 +113,38 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn every_test_that_security_names_exists() {
-    let sources: String = files(&root().join("crates"), ".rs")
-        .into_iter()
-        .map(page)
-        .collect();
-    let cases: String = files(&root().join("conformance/tests"), ".js")
-        .into_iter()
-        .map(page)
-        .collect();
-    let security = page("SECURITY.md");
-    let (tests, others): (Vec<_>, Vec<_>) = code_spans(&security)
-        .into_iter()
-        .partition(|code| is_test_name(code));
-    assert!(tests.len() > 15, "only these look like tests: {tests:?}");
-    let missing: Vec<_> = tests
-        .iter()
-        .filter(|test| !sources.contains(&format!("fn {test}(")))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "SECURITY.md names tests that do not exist: {missing:?}"
-    );
-    let quoted = others
-        .iter()
-        .filter_map(|code| code.strip_prefix('"')?.strip_suffix('"'));
-    for case in quoted {
+fn every_test_that_the_pages_on_security_name_exists() {
+    let all = |folders: &[&str], ending| -> String {
+        let found = folders
+            .iter()
+            .map(|folder| files(&root().join(folder), ending));
+        found.flatten().map(page).collect()
+    };
+    let sources = all(&["crates"], ".rs");
+    let cases = all(&["conformance/tests", "conformance/pds/tests"], ".js");
+    for name in ["SECURITY.md", "docs/threats.md"] {
+        let text = page(name);
+        let (tests, others): (Vec<_>, Vec<_>) = code_spans(&text)
+            .into_iter()
+            .partition(|code| is_test_name(code));
+        assert!(tests.len() > 15, "only these look like tests: {tests:?}");
+        let missing: Vec<_> = tests
+            .iter()
+            .filter(|test| !sources.contains(&format!("fn {test}(")))
+            .collect();
         assert!(
-            cases.contains(case),
-            "no conformance case is called {case:?}"
+            missing.is_empty(),
+            "{name} names tests that do not exist: {missing:#?}"
         );
+        let quoted = others
+            .iter()
+            .filter_map(|code| code.strip_prefix('"')?.strip_suffix('"'));
+        for case in quoted {
+            assert!(
+                cases.contains(case),
+                "{name}: no conformance case is called {case:?}"
+            );
+        }
     }
 }
 
