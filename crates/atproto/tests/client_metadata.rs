@@ -88,6 +88,14 @@ fn metadata_without_redirect_uris_or_with_bad_ones_are_refused() {
             "{uri}"
         );
     }
+    let long = format!(
+        "https://app.example.com/{}",
+        "a".repeat(RedirectUri::BYTES_MAX)
+    );
+    assert!(matches!(
+        refused(json!([long])),
+        ClientMetadataError::RedirectUri(_)
+    ));
     assert_eq!(
         refused(json!("https://app.example.com/back")),
         ClientMetadataError::Form
