@@ -14,11 +14,11 @@ use atproto::{
 use sha2::{Digest, Sha256};
 use store::{
     AccountError, AccountStore, AppKind, Attested, Device, NewDevice, NewPending, NewSession,
-    Occasion, PendingDoor, Refreshed, Session, SessionAccess, SessionKind, Use,
+    Occasion, PendingDoor, Recorded, Refreshed, Session, SessionAccess, SessionKind, Use,
 };
 
 use super::{
-    Door, Event, InvalidToken, Pairing, RootUrl, SessionId, Ticket, TooMany, lock, now_ms,
+    Door, Event, InvalidToken, RootUrl, SessionId, Ticket, TooMany, lock, now_ms,
     replay::Shown,
     token::{AccessClaims, RefreshClaims},
 };
@@ -85,8 +85,8 @@ pub struct AccessRequest {
 pub enum AccessAnswer {
     /// It has a session.
     Granted(Granted),
-    /// The owner decides.
-    Pending(Pairing),
+    /// The owner decides; this is the id of the request.
+    Pending(String),
 }
 
 /// A session, as its device gets it.
@@ -395,10 +395,8 @@ impl Door {
                 return Ok(AccessAnswer::Granted(granted));
             }
         }
-        let pairing = self
-            .have_owner_decide(call, request, thumbprint, kind, &metadata)
-            .await?;
-        Ok(AccessAnswer::Pending(pairing))
+        self.have_owner_decide(call, request, thumbprint, kind, &metadata)
+            .await
     }
 
     /// Whether an attestation is the app's, for this server and this key.
@@ -489,7 +487,7 @@ impl Door {
         thumbprint: &Thumbprint,
         kind: AppKind,
         metadata: &ClientMetadata,
-    ) -> Result<Pairing, AccessError> {
+    ) -> Result<AccessAnswer, AccessError> {
         let pending = NewPending {
             id: SessionId::random().map_err(AccountError::from)?.to_string(),
             door: PendingDoor::RequestAccess,
@@ -502,8 +500,15 @@ impl Door {
             address: call.address.to_string(),
             groups: texts(&request.groups),
         };
+        let id = pending.id.clone();
         let recorded = self.record(pending, call.address).await?;
-        Pairing::of(&recorded).ok_or(AccessError::Denied("this key is known for another app"))
+        match recorded {
+            Recorded::New => Ok(AccessAnswer::Pending(id)),
+            Recorded::Again { id } => Ok(AccessAnswer::Pending(id)),
+            Recorded::Denied => Err(AccessError::Denied("the owner has denied this device")),
+            Recorded::Full => Err(AccessError::TooMany(TooMany::for_a_slot())),
+            Recorded::OtherApp => Err(AccessError::Denied("this key is known for another app")),
+        }
     }
 
     /// Begins a session of a device.

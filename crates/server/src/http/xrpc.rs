@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     door::{
-        AccessAnswer, AccessError, AccessRequest, Call, Caller, Granted, Pairing, RootUrl, SERVICE,
+        AccessAnswer, AccessError, AccessRequest, Call, Caller, Granted, RootUrl, SERVICE,
         SessionId, TICKET_MS, method_path, now_ms,
     },
     group::Group,
@@ -301,31 +301,14 @@ async fn request_access(State(app): State<Arc<App>>, asked: Asked) -> Response {
                 "did": app.door.policy().owner.as_ref().map(ToString::to_string),
                 "session": session_json(&granted),
             })),
-            AccessAnswer::Pending(pairing) => Ok(json!({
-                "status": pairing_name(pairing),
-                "message": pairing_text(pairing),
+            AccessAnswer::Pending(id) => Ok(json!({
+                "status": "pending",
+                "pendingId": id,
+                "message": "the owner sees the request; ask again with the same key to learn what becomes of it",
             })),
         }
     };
     asked.answer(&app, "POST", "requestAccess", answer).await
-}
-
-fn pairing_name(pairing: Pairing) -> &'static str {
-    match pairing {
-        Pairing::Waiting | Pairing::Closed => "pending",
-        Pairing::Denied => "denied",
-        Pairing::Full => "full",
-    }
-}
-
-fn pairing_text(pairing: Pairing) -> &'static str {
-    match pairing {
-        Pairing::Waiting | Pairing::Closed => {
-            "the owner sees the request; ask again with the same key to learn what becomes of it"
-        }
-        Pairing::Denied => "the owner has denied this device",
-        Pairing::Full => "too many requests wait for the owner; ask again later",
-    }
 }
 
 async fn get_session(State(app): State<Arc<App>>, asked: Asked) -> Response {
