@@ -82,6 +82,7 @@ impl Server {
             tokio::spawn(watch_sessions(Arc::clone(&app), stopped)),
         ];
         info!(version = env!("CARGO_PKG_VERSION"), %address, data_dir = %data_dir.display(), "running");
+        say_who_can_come(app.door.policy());
         Ok(Self {
             address,
             app,
@@ -124,6 +125,20 @@ impl Server {
         note_used(&self.app);
         write_journal(&self.app, JournalTime::Now);
     }
+}
+
+/// A server without an owner or an address lets in nobody but those with tokens made by hand: rather said than searched.
+fn say_who_can_come(policy: &Policy) {
+    let missing = match (&policy.owner, &policy.public_url) {
+        (Some(owner), Some(public_url)) => {
+            info!(%owner, %public_url, "apps can ask the owner for access");
+            return;
+        }
+        (None, Some(_)) => "owner is",
+        (Some(_), None) => "public_url is",
+        (None, None) => "owner and public_url are",
+    };
+    warn!("{missing} not set: apps cannot ask for access, only tokens made by hand open sockets");
 }
 
 fn lock(data_dir: &Path) -> Result<File> {
