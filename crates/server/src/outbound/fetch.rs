@@ -138,7 +138,7 @@ impl Outbound {
     pub fn new(host_map: HostMap) -> Result<Self, reqwest::Error> {
         let public = Guard::new(Arc::new(SystemLookup), is_public_unicast);
         let local = Guard::new(Arc::new(SystemLookup), |address| address.is_loopback());
-        let tls = tls();
+        let tls = tls(roots());
         Ok(Self {
             public: Leg::new(public, tls.clone())?,
             local: Leg::new(local, tls)?,
@@ -255,7 +255,8 @@ impl Leg {
     }
 }
 
-/// The system's certificates, among which an operator can put one of their own; Mozilla's where the system has none.
+/// The system's certificates, among which an operator can put one of their own (`SSL_CERT_FILE` and `SSL_CERT_DIR` name
+/// others, as they do for OpenSSL); Mozilla's where the system has none, as in an empty container.
 fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // some of a system's certificates may be unreadable: the others are as good as before
@@ -266,12 +267,12 @@ fn roots() -> RootCertStore {
     roots
 }
 
-fn tls() -> ClientConfig {
+fn tls(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the ciphers of TLS 1.2 and 1.3")
-        .with_root_certificates(roots())
+        .with_root_certificates(roots)
         .with_no_client_auth()
 }
 
