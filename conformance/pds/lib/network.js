@@ -2,11 +2,11 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import net from "node:net";
 import path from "node:path";
 import process from "node:process";
 import readline from "node:readline";
 
+import { freePort } from "../../lib/port.js";
 import { Account } from "./account.js";
 
 /** Where apps with a metadata document live, as far as the PDS and our server can tell. */
@@ -79,13 +79,4 @@ export class Network {
     if (!response.ok) throw new Error(`the host of the apps: ${response.status}`);
     return `${APP_ORIGIN}/${name}`;
   }
-}
-
-/** A TCP port that nobody listens on. */
-export async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -7,9 +7,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
 
+import { freePort } from "../../lib/port.js";
 import { serverBinary } from "../../lib/server.js";
 import { until } from "../../lib/wait.js";
-import { freePort } from "./network.js";
 import { Secrets } from "./secrets.js";
 
 const START_MS_MAX = 15_000;
