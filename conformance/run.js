@@ -11,8 +11,8 @@ import { parse } from "smol-toml";
 import { serverBinary } from "./lib/server.js";
 
 const ROOT = import.meta.dirname;
-// pds is run by pds/run.js, which starts what it needs; the others when nobody says which
-const SUITES = { clients: "tests", browser: "browser", pds: "pds/tests" };
+// pds and proxies are run by a run.js of their own, which makes what they need; the others when nobody says which
+const SUITES = { clients: "tests", browser: "browser", pds: "pds/tests", proxies: "proxies/tests" };
 const ALONE = ["clients", "browser"];
 const FILES_AT_ONCE = 2;
 const FILE_MS_MAX = 170_000;
