@@ -121,7 +121,14 @@ fn every_test_that_the_pages_on_security_name_exists() {
         found.flatten().map(page).collect()
     };
     let sources = all(&["crates"], ".rs");
-    let cases = all(&["conformance/tests", "conformance/pds/tests"], ".js");
+    let cases = all(
+        &[
+            "conformance/tests",
+            "conformance/pds/tests",
+            "conformance/proxies",
+        ],
+        ".js",
+    );
     for name in ["SECURITY.md", "docs/threats.md"] {
         let text = page(name);
         let (tests, others): (Vec<_>, Vec<_>) = code_spans(&text)
