@@ -160,6 +160,9 @@ pub enum AccessError {
     /// The attestation is not good.
     #[error("{0}")]
     Attestation(#[source] ClientAttestationError),
+    /// It was shown before.
+    #[error("the attestation was used before")]
+    AttestationUsed,
     /// The session, or the device, may not do this.
     #[error("{0}")]
     Denied(&'static str),
@@ -223,8 +226,13 @@ impl Door {
         // all that can be told without a look at the network comes first
         auth.check(&expected).map_err(AccessError::ServiceAuth)?;
         let auth = self.verify(token, auth, &expected).await?;
-        self.use_once("service_auth", auth.jti(), auth.expires_at_s())
-            .await
+        match self
+            .use_once("service_auth", auth.jti(), auth.expires_at_s())
+            .await?
+        {
+            Use::First => Ok(()),
+            Use::Again | Use::Full => Err(AccessError::ServiceAuthUsed),
+        }
     }
 
     /// By the key of the owner's DID document; a fresh one if the key that is known does not fit, as it may have been
@@ -257,18 +265,13 @@ impl Door {
         kind: &'static str,
         id: &str,
         expires_at_s: i64,
-    ) -> Result<(), AccessError> {
+    ) -> Result<Use, AccountError> {
         let hash: [u8; 32] = Sha256::digest(id).into();
         let expires_at_ms = expires_at_s.saturating_mul(1_000);
-        let used = self
-            .write(move |accounts| {
-                accounts.use_once(kind, &hash, expires_at_ms, USED_MAX, now_ms())
-            })
-            .await?;
-        match used {
-            Use::First => Ok(()),
-            Use::Again | Use::Full => Err(AccessError::ServiceAuthUsed),
-        }
+        self.write(move |accounts| {
+            accounts.use_once(kind, &hash, expires_at_ms, USED_MAX, now_ms())
+        })
+        .await
     }
 
     /// Gives a device of the owner a session, or has the owner decide.
@@ -429,8 +432,13 @@ impl Door {
             other => other?,
         };
         let id = format!("{} {}", client_id.as_str(), verified.jti());
-        self.use_once("client_attestation", &id, verified.expires_at_s())
-            .await
+        match self
+            .use_once("client_attestation", &id, verified.expires_at_s())
+            .await?
+        {
+            Use::First => Ok(()),
+            Use::Again | Use::Full => Err(AccessError::AttestationUsed),
+        }
     }
 
     async fn admit_attested(

@@ -201,7 +201,9 @@ fn outside(problem: &AccessError) -> (StatusCode, &'static str) {
         E::Proof(_) | E::WrongProof(_) => (StatusCode::UNAUTHORIZED, "InvalidDpopProof"),
         E::Token(crate::door::InvalidToken::Expired) => (StatusCode::UNAUTHORIZED, "ExpiredToken"),
         E::Token(_) | E::Session => (StatusCode::UNAUTHORIZED, "InvalidSession"),
-        E::Client(_) | E::Attestation(_) => (StatusCode::FORBIDDEN, "UnverifiedApp"),
+        E::Client(_) | E::Attestation(_) | E::AttestationUsed => {
+            (StatusCode::FORBIDDEN, "UnverifiedApp")
+        }
         E::Denied(_) => (StatusCode::FORBIDDEN, "AccessDenied"),
         E::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"),
         E::Account(_) => (StatusCode::SERVICE_UNAVAILABLE, "StorageUnavailable"),
