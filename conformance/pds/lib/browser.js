@@ -9,8 +9,8 @@ import { chromium } from "playwright-core";
 
 import { until } from "../../lib/wait.js";
 import { consent } from "./consent.js";
+import { loopbackMetadata, SCOPE, webMetadata } from "./metadata.js";
 import { APP_ORIGIN } from "./network.js";
-import { loopbackClientId, SCOPE } from "./node-app.js";
 
 const HTML = '<!doctype html><meta charset="utf-8"><title>app</title><script src="/app.js"></script>';
 const WAIT_MS = 15_000;
@@ -74,9 +74,15 @@ export class Browser {
     return this.#open(APP_ORIGIN, page);
   }
 
+  /** Closes all pages: an app whose token is refused tries again for ever, and its address is limited for that. */
+  async closePages() {
+    await Promise.all(this.#chromium.contexts().map((context) => context.close()));
+    for (const close of this.#closing.splice(0)) close();
+  }
+
   async close() {
+    await this.closePages();
     await this.#chromium.close();
-    for (const close of this.#closing) close();
   }
 
   async #script(generation) {
@@ -134,18 +140,7 @@ export class Page {
    */
   async signIn(network, account, { name, redirectOrigin = this.origin } = {}) {
     const redirectUri = `${redirectOrigin}/`;
-    const metadata = {
-      client_id: name ? `${APP_ORIGIN}/${name}` : loopbackClientId(redirectUri),
-      client_name: "A stock app",
-      redirect_uris: [redirectUri],
-      scope: SCOPE,
-      application_type: name ? "web" : "native",
-      grant_types: ["authorization_code", "refresh_token"],
-      response_types: ["code"],
-      token_endpoint_auth_method: "none",
-      dpop_bound_access_tokens: true,
-    };
-    if (name) await network.host(name, metadata);
+    const metadata = name ? await webMetadata(network, name, { redirectUri }) : loopbackMetadata(redirectUri);
     this.clientId = metadata.client_id;
     const settings = { pdsUrl: network.pdsUrl, plcUrl: network.plcUrl, metadata };
     await this.run("setUp", settings);

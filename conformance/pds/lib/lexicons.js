@@ -33,8 +33,8 @@ export function faultOf(nsid, status, body) {
 }
 
 function assertDeclared(nsid, { error, message, ...rest }) {
-  const declared = documents.get(nsid).defs.main.errors.map(({ name }) => name);
-  if (!COMMON_ERRORS.has(error) && !declared.includes(error)) throw new Error(`undeclared error ${error}`);
+  const declared = documents.get(nsid).defs.main.errors ?? [];
+  if (!COMMON_ERRORS.has(error) && !declared.some(({ name }) => name === error)) throw new Error(`undeclared error ${error}`);
   if (typeof message !== "string" || message === "") throw new Error("an error without a message");
   if (Object.keys(rest).length > 0) throw new Error("an error has an error and a message, nothing else");
 }

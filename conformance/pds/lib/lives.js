@@ -31,7 +31,7 @@ export function allowed({ status, body }, rootDocUrl = null) {
  */
 export async function approved(server, app, { fields = { lexiconAuthorityDomain: GROUP }, options = [] } = {}) {
   await server.openPairing();
-  await unapproved(app, await app.authenticate(server, fields), "open");
+  await unapproved(app, await app.authenticate(server, fields), "waiting");
   const request = await server.onePending();
   const device = await server.approveOne(...options);
   return { request, device, token: allowed(await app.authenticate(server, fields)) };

@@ -29,7 +29,7 @@ export class Network {
   static async start() {
     const [PDS_PORT, PLC_PORT, APP_HOST_PORT] = await Promise.all([freePort(), freePort(), freePort()]);
     const child = spawn(process.execPath, [path.join(import.meta.dirname, "network-process.js")], {
-      stdio: ["pipe", "pipe", "inherit"],
+      stdio: ["pipe", "pipe", "pipe"],
       env: {
         PATH: process.env.PATH,
         LOG_ENABLED: "false",
@@ -40,11 +40,14 @@ export class Network {
         APP_HOST_PORT,
       },
     });
+    // the PDS warns of its own slowness, which is nobody's fault here
+    let said = "";
+    child.stderr.setEncoding("utf8").on("data", (text) => (said = (said + text).slice(-4_000)));
     const timer = setTimeout(() => child.kill("SIGKILL"), START_MS_MAX);
     const [line] = await Promise.race([
       once(readline.createInterface({ input: child.stdout }), "line"),
       once(child, "exit").then(([code, signal]) => {
-        throw new Error(`the PDS ended (${signal ?? code}) before it was ready`);
+        throw new Error(`the PDS ended (${signal ?? code}) before it was ready:\n${said}`);
       }),
     ]);
     clearTimeout(timer);

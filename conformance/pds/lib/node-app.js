@@ -4,14 +4,7 @@ import { NodeOAuthClient } from "@atproto/oauth-client-node";
 import { decodeJwt } from "jose";
 
 import { consent } from "./consent.js";
-
-/** The scope that apps ask for today. */
-export const SCOPE = "atproto transition:generic";
-
-/** The client id of an app without a metadata document, which is only good for development. */
-export function loopbackClientId(redirectUri, scope = SCOPE) {
-  return `http://localhost?${new URLSearchParams({ redirect_uri: redirectUri, scope })}`;
-}
+import { loopbackMetadata, SCOPE } from "./metadata.js";
 
 export class NodeApp {
   /** Sessions of the PDS, by DID, as the library keeps them. */
@@ -20,19 +13,10 @@ export class NodeApp {
   /** An app that this account has signed in to. Each has a DPoP key of its own. */
   static async signedIn(network, account) {
     const app = new NodeApp();
-    const redirectUri = "http://127.0.0.1:8765/callback";
-    app.clientId = loopbackClientId(redirectUri);
+    const clientMetadata = loopbackMetadata("http://127.0.0.1:8765/callback");
+    app.clientId = clientMetadata.client_id;
     const client = new NodeOAuthClient({
-      clientMetadata: {
-        client_id: app.clientId,
-        redirect_uris: [redirectUri],
-        scope: SCOPE,
-        application_type: "native",
-        grant_types: ["authorization_code", "refresh_token"],
-        response_types: ["code"],
-        token_endpoint_auth_method: "none",
-        dpop_bound_access_tokens: true,
-      },
+      clientMetadata,
       allowHttp: true,
       plcDirectoryUrl: network.plcUrl,
       handleResolver: network.pdsUrl,

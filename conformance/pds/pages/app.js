@@ -6,7 +6,7 @@ import { BrowserOAuthClient } from "oauth-client";
 
 import { automergeRepo, BrowserWebSocketClientAdapter } from "../../clients/v2.5.6/index.js";
 
-const RETRY_MS = 250;
+const RETRY_MS = 1_000;
 
 let client, session, repo, adapter;
 const handles = new Map();

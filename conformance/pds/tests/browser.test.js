@@ -1,7 +1,7 @@
 // POST /authenticate, called by stock OAuth clients in Chromium, which judges the server's CORS.
 
 import assert from "node:assert/strict";
-import { after } from "node:test";
+import { after, afterEach } from "node:test";
 
 import { Browser, GENERATIONS } from "../lib/browser.js";
 import { cases } from "../lib/cases.js";
@@ -17,10 +17,12 @@ after(() => browser.close());
 /** Where the app is: a developer's machine, or the web. */
 const PLACES = {
   "on loopback": { open: (generation) => browser.loopbackPage(generation), kind: "unverified" },
-  "on the web": { open: (generation) => browser.httpsPage(generation), name: "library.json", kind: "web" },
+  "on the web": { open: (generation) => browser.httpsPage(generation), name: "library", kind: "web" },
 };
 
 cases("a browser app", "alice", (declare) => {
+  afterEach(() => browser.closePages());
+
   for (const generation of Object.keys(GENERATIONS)) {
     for (const [place, { open, name, kind }] of Object.entries(PLACES)) {
       declare(`oauth-client-browser ${generation} ${place}: refused, approved, in sync, revoked`, async (bench) => {
@@ -50,8 +52,8 @@ cases("a browser app", "alice", (declare) => {
 
   declare("a page whose origin is none of its app's redirect origins is refused by name", async ({ network, server, owner }) => {
     for (const [page, options] of [
-      [await browser.loopbackPage("0.5.3"), { redirectOrigin: "http://127.0.0.1:1" }],
-      [await browser.loopbackPage("0.5.3"), { redirectOrigin: APP_ORIGIN, name: "elsewhere.json" }],
+      [await browser.httpsPage("0.5.3"), { redirectOrigin: "http://127.0.0.1:8765" }],
+      [await browser.loopbackPage("0.5.3"), { redirectOrigin: APP_ORIGIN, name: "elsewhere" }],
     ]) {
       await page.signIn(network, owner, options);
       await server.openPairing();
@@ -89,7 +91,7 @@ cases("a browser app", "alice", (declare) => {
     const [laptop, phone] = [await browser.httpsPage("0.3.10"), await browser.httpsPage("0.3.10")];
     const roots = new Map();
     for (const page of [laptop, phone]) {
-      await page.signIn(network, owner, { name: "notebook.json" });
+      await page.signIn(network, owner, { name: "notebook" });
       roots.set(page, await page.run("startNotebook", page === laptop ? "laptop" : "phone"));
     }
 
