@@ -51,7 +51,7 @@ export class Account {
     return response.ok ? (await response.json()).value : undefined;
   }
 
-  /** Gives the account a new signing key, in its DID document and on the PDS, which reads its keys anew for each token. */
+  /** Gives the account a new signing key, in its DID document and on the PDS, which reads the key for each token. */
   async rotateKey() {
     const { plcUrl, rotationKey, dataDir } = this.#network;
     const key = await Secp256k1Keypair.create({ exportable: true });

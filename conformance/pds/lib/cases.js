@@ -40,8 +40,8 @@ class Bench {
 }
 
 /**
- * Declares the cases of a file, one after the other on one server, which belongs to `owner`: `declare` gets the function
- * that declares one. The last case is that no secret was told to anybody.
+ * Declares the cases of a file, one after the other on one server, which belongs to `owner`: `declare` gets the
+ * function that declares one. The last case is that no secret was told to anybody.
  */
 export function cases(about, owner, declare) {
   describe(about, () => {

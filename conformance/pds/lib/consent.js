@@ -1,13 +1,13 @@
 // The owner at the PDS's authorization page: signs in and agrees, through the JSON API that the page itself uses.
 //
-// The API wants what a browser would send: `Sec-Fetch-*`, the page as `Origin` and `Referer`, the cookies of the device,
-// and the CSRF cookie once more as a header. `fetch` does not let anybody set `Sec-Fetch-*`, hence node:http.
+// The API wants what a browser would send: `Sec-Fetch-*`, the page as `Origin` and `Referer`, the cookies of the
+// device, and the CSRF cookie once more as a header. `fetch` does not let anybody set `Sec-Fetch-*`, hence node:http.
 
 import http from "node:http";
 
 const API = "/@atproto/oauth-provider/~api/";
 
-/** Agrees to what `authorizeUrl` asks for; the address that the browser is then sent to, with `iss`, `state` and `code`. */
+/** Agrees to what `authorizeUrl` asks for; where the browser is then sent to, with `iss`, `state` and `code`. */
 export async function consent(authorizeUrl, account) {
   const page = new Page(authorizeUrl);
   await page.open();

@@ -7,7 +7,7 @@ import { Lexicons } from "@atproto/lexicon";
 
 const ROOT = path.resolve(import.meta.dirname, "../../../lexicons");
 
-/** Errors that any XRPC method may answer, which no lexicon lists. Source: atproto XRPC specification, "Error responses". */
+/** Errors of any XRPC method, which no lexicon lists. Source: atproto XRPC specification, "Error responses". */
 const COMMON_ERRORS = new Set(["InvalidRequest", "MethodNotImplemented", "RateLimitExceeded"]);
 
 /** The lexicon documents by their id. */

@@ -32,8 +32,8 @@ await plc.listen(Number(PLC_PORT));
 const apps = new AppHost();
 await apps.listen(Number(APP_HOST_PORT));
 const pds = await PDS.fromEnv({
-  // `devMode` and the lack of SSRF protection let it have an http issuer, and fetch http and loopback URLs; the host name
-  // `localhost` makes `http://localhost:port` of its issuer, which clients take only with `allowHttp`.
+  // `devMode` and the lack of SSRF protection let it have an http issuer, and fetch http and loopback URLs; the host
+  // name `localhost` makes `http://localhost:port` of its issuer, which clients take only with `allowHttp`.
   devMode: true,
   disableSsrfProtection: true,
   hostname: "localhost",

@@ -111,8 +111,8 @@ window.app = {
   },
 
   /**
-   * What grjte/groundmist-notebook does when it has signed in: it looks at no status, takes `rootDocUrl` as its account if
-   * it is another one, and connects with `token`, whatever that is. Its account after that.
+   * What grjte/groundmist-notebook does when it has signed in: it looks at no status, takes `rootDocUrl` as its account
+   * if it is another one, and connects with `token`, whatever that is. Its account after that.
    */
   async connectNotebook(url, lexiconAuthorityDomain) {
     const response = await session.fetchHandler(`${url}/authenticate`, {
