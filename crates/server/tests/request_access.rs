@@ -698,6 +698,28 @@ async fn a_session_is_used_no_longer_once_the_owner_takes_any_of_it_back() {
 }
 
 #[tokio::test]
+async fn a_flood_of_proofs_by_keys_that_nobody_knows_is_stopped_before_they_are_looked_at() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let stranger = App::new(&server, &world);
+    let mut last = None;
+    for _ in 0..80 {
+        let answer = stranger
+            .call_with(
+                "POST",
+                "requestAccess",
+                "Bearer",
+                "x",
+                Some("garbage"),
+                &App::wish(),
+            )
+            .await;
+        last = Some(answer.outcome());
+    }
+    assert_eq!(last, Some((429, "RateLimitExceeded".into())));
+}
+
+#[tokio::test]
 async fn what_anybody_may_know_is_little() {
     let world = World::new().await;
     let server = world.server().await;
