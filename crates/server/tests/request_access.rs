@@ -720,6 +720,76 @@ async fn a_flood_of_proofs_by_keys_that_nobody_knows_is_stopped_before_they_are_
 }
 
 #[tokio::test]
+async fn a_session_that_has_ended_costs_no_signature_and_no_memory_for_proofs() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let app = App::new(&server, &world);
+    let session = app.session().await;
+    let id = server.cli(&["devices", "ls", "--json"]).await.json()[0]["id"].clone();
+    server
+        .cli(&["devices", "revoke", id.as_str().unwrap()])
+        .await;
+    let (nonce, token) = (
+        server.nonce().await,
+        session["refreshToken"].as_str().unwrap(),
+    );
+    let url = app.url("refreshSession");
+    let proof = app.device.proof("POST", &url, token, &nonce);
+    let mut outcomes = vec![];
+    for _ in 0..80 {
+        let answer = app
+            .call_with(
+                "POST",
+                "refreshSession",
+                "DPoP",
+                token,
+                Some(&proof),
+                &Value::Null,
+            )
+            .await;
+        outcomes.push(answer.outcome());
+    }
+    // the proof was not even noted: it is never "used before"
+    assert!(
+        outcomes
+            .iter()
+            .all(|(_, error)| error != "InvalidDpopProof")
+    );
+    assert_eq!(outcomes[0], (401, "InvalidSession".into()));
+    assert_eq!(outcomes[79], (429, "RateLimitExceeded".into()));
+}
+
+#[tokio::test]
+async fn a_stolen_token_with_another_key_is_no_way_to_have_signatures_checked() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let app = App::new(&server, &world);
+    let session = app.session().await;
+    let thief = Device::in_browser();
+    let nonce = server.nonce().await;
+    let proof = thief.proof("GET", &app.url("getSession"), token(&session), &nonce);
+    let mut last = None;
+    for _ in 0..80 {
+        let answer = app
+            .call_with(
+                "GET",
+                "getSession",
+                "DPoP",
+                token(&session),
+                Some(&proof),
+                &Value::Null,
+            )
+            .await;
+        last = Some(answer.outcome());
+    }
+    assert_eq!(last, Some((429, "RateLimitExceeded".into())));
+    let mine = app
+        .call("GET", "getSession", "DPoP", token(&session), &Value::Null)
+        .await;
+    assert_eq!(mine.status, 200, "{mine:?}");
+}
+
+#[tokio::test]
 async fn what_anybody_may_know_is_little() {
     let world = World::new().await;
     let server = world.server().await;

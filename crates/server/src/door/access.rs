@@ -329,6 +329,16 @@ impl Door {
         call: &Call<'_>,
         token: Option<&str>,
     ) -> Result<Verified<Proof>, AccessError> {
+        let proof = Proof::parse(proof).map_err(AccessError::Proof)?;
+        self.verify_proof(proof, call, token)
+    }
+
+    fn verify_proof(
+        &self,
+        proof: Unverified<Proof>,
+        call: &Call<'_>,
+        token: Option<&str>,
+    ) -> Result<Verified<Proof>, AccessError> {
         let (_, public_url) = self.site()?;
         let now_s = now_ms() / 1_000;
         let url = public_url.at(&path(call.method));
@@ -339,8 +349,7 @@ impl Door {
             now_s,
             nonce: &|nonce| self.nonces.is_good(nonce, now_s),
         };
-        let proof = Proof::parse(proof).and_then(|proof| proof.verify(&expected));
-        proof.map_err(|problem| {
+        proof.verify(&expected).map_err(|problem| {
             if problem == ProofError::Nonce {
                 AccessError::Nonce
             } else {
@@ -600,9 +609,8 @@ impl Door {
     pub fn caller(&self, call: &Call<'_>) -> Result<Caller, AccessError> {
         let token = self.token(call)?;
         let claims = self.keys().access.verify(token, now_ms() / 1_000);
-        let claims = claims.map_err(|problem| self.stranger(call, problem))?;
-        self.prove(call, token, &claims.thumbprint)?;
-        self.session_of(claims.session)
+        let claims = claims.map_err(|problem| self.stranger(call, AccessError::Token(problem)))?;
+        self.session_of(call, token, claims.session, &claims.thumbprint)
     }
 
     /// A new pair of tokens for a session, by its refresh token and a proof of its key. A token that was used before
@@ -613,9 +621,8 @@ impl Door {
     pub async fn refresh(self: &Arc<Self>, call: &Call<'_>) -> Result<Granted, AccessError> {
         let token = self.token(call)?;
         let claims = self.keys().refresh.verify(token, now_ms() / 1_000);
-        let claims = claims.map_err(|problem| self.stranger(call, problem))?;
-        self.prove(call, token, &claims.thumbprint)?;
-        let caller = self.session_of(claims.session)?;
+        let claims = claims.map_err(|problem| self.stranger(call, AccessError::Token(problem)))?;
+        let caller = self.session_of(call, token, claims.session, &claims.thumbprint)?;
         let id = caller.id.to_string();
         let refreshed = self
             .write(move |accounts| {
@@ -651,52 +658,73 @@ impl Door {
         ))
     }
 
-    fn stranger(&self, call: &Call<'_>, problem: InvalidToken) -> AccessError {
+    fn stranger(&self, call: &Call<'_>, problem: AccessError) -> AccessError {
         match self.limits.refuse(call.address) {
-            Ok(()) => AccessError::Token(problem),
+            Ok(()) => problem,
             Err(too_many) => too_many.into(),
         }
+    }
+
+    /// The session that a token of ours names, if it is in force, once its key has proven itself. In this order: who
+    /// only has a token, or had a session once, must not cost signatures, nor the memory for proofs that all share.
+    fn session_of(
+        &self,
+        call: &Call<'_>,
+        token: &str,
+        id: SessionId,
+        thumbprint: &str,
+    ) -> Result<Caller, AccessError> {
+        let caller = self.session_in_force(id)?;
+        let caller = caller.ok_or_else(|| self.stranger(call, AccessError::Session))?;
+        self.prove(call, token, thumbprint)?;
+        lock(&self.used).insert(caller.id.clone());
+        Ok(caller)
     }
 
     fn prove(&self, call: &Call<'_>, token: &str, thumbprint: &str) -> Result<(), AccessError> {
         let [proof] = call.proofs else {
             return Err(AccessError::Missing("exactly one DPoP header is needed"));
         };
-        let proof = self.proof(proof, call, Some(token))?;
-        if proof.jkt().to_string() != thumbprint {
-            return Err(AccessError::WrongProof(
-                "the token is bound to another key than the proof's",
-            ));
+        let proof = Proof::parse(proof)
+            .map_err(|problem| self.stranger(call, AccessError::Proof(problem)))?;
+        if proof.thumbprint().to_string() != thumbprint {
+            let problem = "the token is bound to another key than the proof's";
+            return Err(self.stranger(call, AccessError::WrongProof(problem)));
         }
+        let proof = self.verify_proof(proof, call, Some(token));
+        let proof = proof.map_err(|problem| match matches!(problem, AccessError::Nonce) {
+            true => problem,
+            false => self.stranger(call, problem),
+        })?;
         self.use_proof(&proof)
     }
 
-    fn session_of(&self, id: SessionId) -> Result<Caller, AccessError> {
+    /// A session with its device, if both are in force.
+    fn session_in_force(&self, id: SessionId) -> Result<Option<Caller>, AccountError> {
         let (reader, now_ms) = (self.reader(), now_ms());
         let session = reader.session(id.as_str())?;
-        let session = session
-            .filter(|session| session.is_in_force(now_ms))
-            .ok_or(AccessError::Session)?;
+        let Some(session) = session.filter(|session| session.is_in_force(now_ms)) else {
+            return Ok(None);
+        };
         let device = match &session.device {
             Some(device) => reader.device(device)?,
             None => None,
         };
-        let device = device
-            .filter(|device| device.revoked_at_ms.is_none())
-            .ok_or(AccessError::Session)?;
+        let Some(device) = device.filter(|device| device.revoked_at_ms.is_none()) else {
+            return Ok(None);
+        };
         let scopes = reader.scopes(id.as_str(), now_ms)?;
         drop(reader);
         let groups: Vec<_> = scopes
             .into_iter()
             .filter_map(|(group, access)| Some((group.parse().ok()?, access)))
             .collect();
-        lock(&self.used).insert(id.clone());
-        Ok(Caller {
+        Ok(Some(Caller {
             id,
             session,
             device,
             groups,
-        })
+        }))
     }
 
     /// A ticket for one WebSocket.
