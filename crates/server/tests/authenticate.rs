@@ -679,6 +679,30 @@ async fn a_device_that_may_read_only_writes_nothing_and_a_grant_that_shrinks_tak
 }
 
 #[tokio::test]
+async fn a_device_whose_approval_ends_soon_does_not_fill_the_disk_with_sessions() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let device = Device::in_browser();
+    server.cli(&["devices", "open"]).await;
+    server.authenticate(&device, &Server::wish()).await;
+    // sooner than a session of this door ends unused
+    server.approve(&device, &["--expires", "1h"]).await;
+    let first = server.authenticate(&device, &Server::wish()).await.json();
+    let before = rows(&server).await;
+    for _ in 0..3 {
+        let again = server.authenticate(&device, &Server::wish()).await.json();
+        assert_eq!(again["token"], first["token"]);
+    }
+    assert_eq!(rows(&server).await, before);
+    // more time makes another session, which lasts
+    let id = server.cli(&["devices", "ls", "--json"]).await.json()[0]["id"].clone();
+    let more = ["devices", "approve", id.as_str().unwrap(), "--group", GROUP];
+    assert_eq!(server.cli(&more).await.code, Some(0));
+    let longer = server.authenticate(&device, &Server::wish()).await.json();
+    assert_ne!(longer["token"], first["token"]);
+}
+
+#[tokio::test]
 async fn a_token_of_one_group_does_not_show_documents_of_another() {
     let world = World::new().await;
     let server = world.server().await;

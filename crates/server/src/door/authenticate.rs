@@ -291,11 +291,13 @@ impl Door {
             group.as_str(),
             now_ms(),
         )?;
-        // one that ends soon would not last; perhaps its approval lasts longer by now
-        let lasts = |session: &Session| session.ends_at_ms > now_ms().saturating_add(SLIDE_MS);
-        let known = known
-            .filter(lasts)
-            .and_then(|session| Some((session.id.parse().ok()?, session.ends_at_ms)));
+        let known = match known {
+            Some(session) if self.would_last(&session, &device, group)? => {
+                let id = session.id.parse().ok();
+                id.map(|id| (id, session.ends_at_ms))
+            }
+            _ => None,
+        };
         let (session, ends_at_ms): (SessionId, i64) = match known {
             Some(known) => known,
             None => self.begin_session(&device, group).await?,
@@ -313,6 +315,20 @@ impl Door {
             token: by_hand::sync_token(&self.keys(), &session, group, ends_at_ms),
             root,
         })
+    }
+
+    /// Whether a new session would end no later than this one, or both so late that it makes no difference.
+    fn would_last(
+        &self,
+        session: &Session,
+        device: &Device,
+        group: &Group,
+    ) -> Result<bool, AccountError> {
+        if session.ends_at_ms > now_ms().saturating_add(SLIDE_MS) {
+            return Ok(true);
+        }
+        let until_ms = self.approved_until(device, std::iter::once(group))?;
+        Ok(session.ends_at_ms >= until_ms)
     }
 
     fn use_up(&self, claimant: &Claimant) -> Result<(), AuthenticateError> {
