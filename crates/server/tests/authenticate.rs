@@ -703,6 +703,24 @@ async fn a_device_whose_approval_ends_soon_does_not_fill_the_disk_with_sessions(
 }
 
 #[tokio::test]
+async fn a_page_of_this_machine_is_never_shown_as_an_app_that_is_known() {
+    let world = World::new().await;
+    let mut native = metadata();
+    native["redirect_uris"] = json!([format!("{APP}/"), "http://127.0.0.1/callback"]);
+    world.serve("/client-metadata.json", &native);
+    let server = world.server().await;
+    server.cli(&["devices", "open"]).await;
+    for (origin, kind) in [(APP, "web"), ("http://127.0.0.1:4321", "unverified")] {
+        let device = Device::of(Key::p256(), OWNER, CLIENT_ID, Some(origin));
+        server.authenticate(&device, &Server::wish()).await;
+        let pending = server.cli(&["devices", "pending", "--json"]).await.json();
+        let mine = pending.as_array().unwrap().iter();
+        let mut mine = mine.filter(|row| row["fingerprint"] == device.fingerprint().as_str());
+        assert_eq!(mine.next().unwrap()["kind"], kind, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_of_one_group_does_not_show_documents_of_another() {
     let world = World::new().await;
     let server = world.server().await;

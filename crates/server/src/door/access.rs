@@ -18,7 +18,9 @@ use store::{
 };
 
 use super::{
-    Door, Event, InvalidToken, RootUrl, SessionId, Ticket, TooMany, lock, now_ms,
+    Door, Event, InvalidToken, RootUrl, SessionId, Ticket, TooMany,
+    authenticate::browser_kind,
+    lock, now_ms,
     replay::Shown,
     token::{AccessClaims, RefreshClaims},
 };
@@ -401,7 +403,7 @@ impl Door {
         }
         let kind = match call.origin {
             _ if request.client_id.metadata_url().is_none() => AppKind::Unverified,
-            Some(_) => AppKind::Web,
+            Some(origin) => browser_kind(&metadata, origin),
             None => AppKind::Native,
         };
         if let Some(attestation) = &request.attestation {

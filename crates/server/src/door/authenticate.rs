@@ -463,11 +463,18 @@ fn kind_of(metadata: &ClientMetadata, origin: Option<&str>) -> Result<AppKind, A
             "the request comes from an origin that is none of the app's",
         ));
     }
-    Ok(if metadata.client_id().metadata_url().is_none() {
+    Ok(browser_kind(metadata, origin))
+}
+
+/// What the owner is told of a page at an origin of an app. Any program on a machine can serve a page there, whatever
+/// app has registered that it may be sent back to it.
+pub(super) fn browser_kind(metadata: &ClientMetadata, origin: &str) -> AppKind {
+    let is_of_this_machine = origin.starts_with("http://");
+    if metadata.client_id().metadata_url().is_none() || is_of_this_machine {
         AppKind::Unverified
     } else {
         AppKind::Web
-    })
+    }
 }
 
 impl Wish {
