@@ -51,8 +51,8 @@ pub fn path(method: &str) -> String {
     format!("/xrpc/{NSID}.{method}")
 }
 
-/// What a request to an XRPC method shows.
-#[derive(Debug, Clone, Copy)]
+/// What a request to an XRPC method shows. There are tokens in it, so it cannot be printed.
+#[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// `GET` or `POST`.
     pub verb: &'static str,
@@ -68,8 +68,8 @@ pub struct Call<'a> {
     pub address: IpAddr,
 }
 
-/// What an app asks for.
-#[derive(Debug, Clone)]
+/// What an app asks for. There may be an attestation in it, so it cannot be printed.
+#[derive(Clone)]
 pub struct AccessRequest {
     /// The app.
     pub client_id: ClientId,

@@ -26,8 +26,8 @@ const SLIDE_MS: i64 = 12 * 3_600 * 1_000;
 /// Most requests that wait for the owner.
 const PENDING_MAX: u32 = 8;
 
-/// What a request shows.
-#[derive(Debug, Clone, Copy)]
+/// What a request shows. There are tokens in it, so it cannot be printed.
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
     /// The header `Authorization`.
     pub authorization: Option<&'a str>,
@@ -41,8 +41,7 @@ pub struct Asked<'a> {
     pub address: IpAddr,
 }
 
-/// What somebody who is let in gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What somebody who is let in gets. It cannot be printed either.
 pub struct Welcome {
     /// The sync token.
     pub token: String,
