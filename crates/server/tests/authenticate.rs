@@ -644,6 +644,26 @@ async fn strangers_are_stopped_after_a_while_and_the_owners_devices_are_not() {
 }
 
 #[tokio::test]
+async fn a_revoked_app_that_goes_on_knocking_does_not_lock_out_its_neighbours() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (old, new) = (Device::in_browser(), Device::in_browser());
+    server.pair(&old).await;
+    let welcome = server.authenticate(&old, &Server::wish()).await.json();
+    let path = format!("/?token={}", welcome["token"].as_str().unwrap());
+    let id = server.cli(&["devices", "ls", "--json"]).await.json()[0]["id"].clone();
+    server
+        .cli(&["devices", "revoke", id.as_str().unwrap()])
+        .await;
+    for _ in 0..100 {
+        assert_eq!(server.refusal(&path, &[]).await.0, 401);
+    }
+    server.pair(&new).await;
+    let welcome = server.authenticate(&new, &Server::wish()).await;
+    assert_eq!(welcome.status, 200);
+}
+
+#[tokio::test]
 async fn a_device_that_may_read_only_writes_nothing_and_a_grant_that_shrinks_takes_writing_away() {
     let world = World::new().await;
     let server = world.server().await;
