@@ -1,7 +1,7 @@
 //! Tickets: one-use admissions for one WebSocket.
 //!
-//! A browser cannot set headers on a WebSocket, so what opens one stands in an address. A ticket is worth nothing half a
-//! minute later, or once it has been used, and so nothing in a log either. They are kept in memory alone: a restart
+//! A browser cannot set headers on a WebSocket, so what opens one stands in an address. A ticket is worth nothing half
+//! a minute later, or once it has been used, and so nothing in a log either. They are kept in memory alone: a restart
 //! makes them invalid, and whoever held one gets another.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -172,8 +172,8 @@ fn switching(key: &HeaderValue, protocol: Option<&HeaderValue>) -> Response {
     response
 }
 
-/// To say no here costs a hash, and clients of revoked devices ask again every few seconds for as long as they run: that
-/// is counted as a question, so that it does not lock out the devices beside them.
+/// To say no here costs a hash, and clients of revoked devices ask again every few seconds for as long as they run:
+/// that is counted as a question, so that it does not lock out the devices beside them.
 fn refused(app: &App, address: IpAddr, reason: &'static str) -> Response {
     if let Err(too_many) = app.door.limits().ask(address) {
         return super::too_many(too_many);
