@@ -87,10 +87,15 @@ impl Tickets {
             let is_over = |issued: &Issued| issued.expires_at_ms <= now_ms;
             // those that were used are gone already
             if !self.issued.get(first).is_none_or(is_over) {
-                return;
+                break;
             }
             self.issued.remove(first);
             self.order.pop_front();
+        }
+        // what was used stays in line behind one that was not: half of it may, so that tidying up costs little
+        if self.order.len() > 2 * self.issued.len() + OF_SESSION_MAX {
+            let issued = &self.issued;
+            self.order.retain(|mark| issued.contains_key(mark));
         }
     }
 
@@ -148,6 +153,18 @@ mod tests {
             .collect();
         assert_eq!(tickets.redeem(all[0].reveal(), 1), None);
         assert!(tickets.redeem(all[1].reveal(), 1).is_some());
+    }
+
+    #[test]
+    fn tickets_that_were_used_take_no_memory() {
+        let ((session, group), mut tickets) = (session(), Tickets::default());
+        // one that nobody uses stands before all others
+        tickets.issue(&session, &group, 0).unwrap();
+        for _ in 0..1_000 {
+            let ticket = tickets.issue(&session, &group, 1).unwrap().unwrap();
+            assert!(tickets.redeem(ticket.reveal(), 1).is_some());
+        }
+        assert!(tickets.order.len() <= 32, "{}", tickets.order.len());
     }
 
     #[test]
