@@ -2,7 +2,8 @@
 //!
 //! Whoever is refused does not write to our disk, or a flood would fill it. Refusals and logins are counted in memory,
 //! and written as rows of their own, each for a span of time. The first of a kind is written at once; while more come,
-//! the spans double, up to an hour. A span holds a bounded number of rows, and what does not fit goes into one.
+//! the spans double, up to an hour. A span holds a bounded number of rows, and what does not fit goes into one: of
+//! refusals and of logins each, so that nobody who is refused can hide who got in.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,7 +13,7 @@ use store::AuditEntry;
 const SPAN_MS_MIN: i64 = 1_000;
 /// Longest span, in milliseconds.
 const SPAN_MS_MAX: i64 = 3_600_000;
-/// Most rows of a span.
+/// Most rows of a span, of refusals and of logins each.
 const ROWS_MAX: usize = 32;
 
 /// Something that happens often.
@@ -38,7 +39,7 @@ struct Span {
 /// What has not been written yet.
 #[derive(Default)]
 pub(super) struct Journal {
-    spans: BTreeMap<Event, Span>,
+    spans: BTreeMap<&'static str, BTreeMap<Event, Span>>,
     due_ms: i64,
     span_ms: i64,
 }
@@ -46,7 +47,8 @@ pub(super) struct Journal {
 impl Journal {
     /// Counts an event.
     pub(super) fn note(&mut self, event: Event, now_ms: i64) {
-        let event = if self.spans.len() < ROWS_MAX || self.spans.contains_key(&event) {
+        let alike = self.spans.entry(event.event).or_default();
+        let event = if alike.len() < ROWS_MAX || alike.contains_key(&event) {
             event
         } else {
             Event {
@@ -57,7 +59,7 @@ impl Journal {
                 address: None,
             }
         };
-        let span = self.spans.entry(event).or_insert(Span {
+        let span = alike.entry(event).or_insert(Span {
             first_ms: now_ms,
             count: 0,
         });
@@ -83,7 +85,8 @@ impl Journal {
     pub(super) fn rest(&mut self, now_ms: i64) -> Vec<AuditEntry> {
         let spans = std::mem::take(&mut self.spans);
         spans
-            .into_iter()
+            .into_values()
+            .flatten()
             .map(|(event, span)| AuditEntry {
                 until_ms: (span.count > 1).then_some(now_ms),
                 count: span.count,
@@ -142,6 +145,26 @@ mod tests {
             rows.iter().map(|row| u64::from(row.count)).sum::<u64>(),
             8_640_000
         );
+    }
+
+    #[test]
+    fn a_flood_of_refusals_does_not_hide_who_got_in() {
+        let mut journal = Journal::default();
+        for address in 0..1_000 {
+            journal.note(refusal(address), 10);
+        }
+        let login = Event {
+            event: "login",
+            detail: "requestAccess".into(),
+            app: Some("https://app.example.dev/client.json".into()),
+            device: Some("abc".into()),
+            address: Some(IpAddr::V4(7.into())),
+        };
+        journal.note(login, 20);
+        let rows = journal.rest(30);
+        let login = rows.iter().find(|row| row.event == "login").unwrap();
+        assert_eq!(login.device.as_deref(), Some("abc"));
+        assert_eq!(login.address.as_deref(), Some("0.0.0.7"));
     }
 
     #[test]
