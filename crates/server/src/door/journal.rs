@@ -68,7 +68,9 @@ impl Journal {
 
     /// What is to be written now, if it is time.
     pub(super) fn due(&mut self, now_ms: i64) -> Vec<AuditEntry> {
-        if now_ms < self.due_ms {
+        // a clock that was set back does not make it wait longer than a span
+        let wait_ms = self.due_ms.saturating_sub(now_ms);
+        if (1..=SPAN_MS_MAX).contains(&wait_ms) {
             return vec![];
         }
         // a span in which nothing happened ends the waiting
@@ -165,6 +167,16 @@ mod tests {
         let login = rows.iter().find(|row| row.event == "login").unwrap();
         assert_eq!(login.device.as_deref(), Some("abc"));
         assert_eq!(login.address.as_deref(), Some("0.0.0.7"));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_silence_the_audit() {
+        let mut journal = Journal::default();
+        let later_ms = 1_000 * SPAN_MS_MAX;
+        journal.note(refusal(1), later_ms);
+        assert_eq!(journal.due(later_ms).len(), 1);
+        journal.note(refusal(1), 10);
+        assert_eq!(journal.due(10).len(), 1);
     }
 
     #[test]
