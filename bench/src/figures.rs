@@ -12,6 +12,7 @@ use crate::server::Server;
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Unit {
     Count,
+    Times,
     PerSecond,
     Seconds,
     Milliseconds,
@@ -25,6 +26,7 @@ impl Unit {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Count => "",
+            Self::Times => "x",
             Self::PerSecond => "/s",
             Self::Seconds => "s",
             Self::Milliseconds => "ms",

@@ -8,13 +8,17 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum as _};
 
 use report::Outcome;
-use scenarios::{Bench, Scale, Scenario};
+use scenarios::{Bench, Measures, Scale, Scenario};
 use server::Target;
 
+mod attack;
 mod bulk;
 mod client;
+mod device;
 mod figures;
 mod history;
+mod http;
+mod owner;
 mod process;
 mod report;
 mod scenarios;
@@ -129,10 +133,10 @@ async fn measure(options: &Options, targets: &[Target]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for scenario in chosen {
         let bare = [Target::Echo];
-        for target in if scenario.is_ceiling() {
-            &bare
-        } else {
-            targets
+        for target in match scenario.measures() {
+            Measures::Servers => targets,
+            Measures::Ours => targets.split_at(1).0,
+            Measures::Machine => &bare,
         } {
             eprintln!("{} on {}", scenario.name(), target.name());
             let bench = Bench {

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::figures::Figures;
-use crate::server::{Server, Target};
+use crate::server::{Owned, Server, Target};
 
+mod authenticate;
 mod big;
 pub(crate) mod ceilings;
 mod ephemeral;
 mod fanout;
+mod flood;
 mod idle;
 mod many;
 mod pull;
@@ -47,10 +49,29 @@ pub(crate) struct Bench {
 impl Bench {
     /// A server that has come to rest after its start, so that no scenario pays for that.
     async fn server(&self) -> Result<Server> {
-        let server = Server::start(&self.target, &self.scratch).await?;
+        self.start(Owned::No).await
+    }
+
+    /// The same with an owner, who can approve devices.
+    async fn owned_server(&self) -> Result<Server> {
+        self.start(Owned::Yes).await
+    }
+
+    async fn start(&self, owned: Owned) -> Result<Server> {
+        let server = Server::start(&self.target, &self.scratch, owned).await?;
         server.settle().await?;
         Ok(server)
     }
+}
+
+/// What a scenario measures.
+pub(crate) enum Measures {
+    /// Any server.
+    Servers,
+    /// What only groundmist-sync has.
+    Ours,
+    /// The machine.
+    Machine,
 }
 
 /// In the order in which they run.
@@ -74,6 +95,8 @@ pub(crate) enum Scenario {
     Idle1k,
     #[value(name = "idle5k")]
     Idle5k,
+    Authenticate,
+    Flood,
     Echo,
     Fsync,
 }
@@ -93,6 +116,8 @@ impl Scenario {
             Self::Slow => "slowpeer-4",
             Self::Idle1k => "idle1k",
             Self::Idle5k => "idle5k",
+            Self::Authenticate => "authenticate",
+            Self::Flood => "flood",
             Self::Echo => "echo",
             Self::Fsync => "fsync",
         }
@@ -116,14 +141,32 @@ impl Scenario {
             Self::Slow => "500 edits of 100 kB while 4 readers do not read",
             Self::Idle1k => "the memory of 1,000 connections that do nothing",
             Self::Idle5k => "the memory of 5,000 connections that do nothing",
+            Self::Authenticate => "logins of an approved device over 16 connections",
+            Self::Flood => {
+                "40 edits a second to 50 readers, with and without 2,000 bad requests a second"
+            }
             Self::Echo => "ceiling: a WebSocket that sends back what comes",
             Self::Fsync => "ceiling: append 4 kB and fdatasync, again and again",
         }
     }
 
-    /// Whether it measures the machine and not a server.
-    pub(crate) fn is_ceiling(self) -> bool {
-        matches!(self, Self::Echo | Self::Fsync)
+    pub(crate) fn measures(self) -> Measures {
+        match self {
+            Self::Echo | Self::Fsync => Measures::Machine,
+            Self::Authenticate | Self::Flood => Measures::Ours,
+            Self::Push
+            | Self::Many
+            | Self::PullWarm
+            | Self::PullCold
+            | Self::Fanout10
+            | Self::Fanout40
+            | Self::FanoutClosed
+            | Self::Ephemeral
+            | Self::Big
+            | Self::Slow
+            | Self::Idle1k
+            | Self::Idle5k => Measures::Servers,
+        }
     }
 
     pub(crate) async fn run(self, bench: &Bench) -> Result<Figures> {
@@ -140,6 +183,8 @@ impl Scenario {
             Self::Slow => slow::run(bench).await,
             Self::Idle1k => idle::run(bench, 1_000).await,
             Self::Idle5k => idle::run(bench, 5_000).await,
+            Self::Authenticate => authenticate::run(bench).await,
+            Self::Flood => flood::run(bench).await,
             Self::Echo => ceilings::echo(bench).await,
             Self::Fsync => ceilings::fsync(bench),
         }

@@ -1,5 +1,6 @@
 //! The server under test: a child process that prints its address and is ended with SIGTERM.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::device;
 use crate::process::{self, Usage};
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -103,9 +105,32 @@ async fn install(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whom a server belongs to.
+#[derive(Clone, Copy)]
+pub(crate) enum Owned {
+    /// Nobody: only tokens that are made by hand open its door.
+    No,
+    /// [`device::OWNER`], who can approve devices.
+    Yes,
+}
+
+impl Owned {
+    fn variables(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::No => &[],
+            Self::Yes => &[
+                ("ATPROTO_DID", device::OWNER),
+                // nothing here needs the owner's keys, and nothing is to be looked up on the network
+                ("GROUNDMIST_SYNC_PLC_URL", "http://127.0.0.1:9"),
+            ],
+        }
+    }
+}
+
 /// A running server with a data directory of its own.
 pub(crate) struct Server {
     target: Target,
+    owned: Owned,
     data: TempDir,
     child: Child,
     url: String,
@@ -113,12 +138,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts with an empty data directory inside `scratch`.
-    pub(crate) async fn start(target: &Target, scratch: &Path) -> Result<Self> {
+    pub(crate) async fn start(target: &Target, scratch: &Path, owned: Owned) -> Result<Self> {
         std::fs::create_dir_all(scratch)?;
         let data = TempDir::with_prefix_in("data-", scratch)?;
-        let (child, url) = spawn(target, data.path()).await?;
+        let (child, url) = spawn(target, data.path(), owned).await?;
         Ok(Self {
             target: target.clone(),
+            owned,
             data,
             child,
             url,
@@ -129,11 +155,49 @@ impl Server {
         &self.url
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        let authority = self.url.strip_prefix("ws://").unwrap_or(&self.url);
+        let authority = authority.split(['/', '?']).next().unwrap_or(authority);
+        authority
+            .parse()
+            .with_context(|| format!("no address: {authority}"))
+    }
+
+    /// What proofs for `POST /authenticate` must name.
+    pub(crate) fn authenticate_url(&self) -> Result<String> {
+        Ok(format!(
+            "http://localhost:{}/authenticate",
+            self.address()?.port()
+        ))
+    }
+
+    /// What a command of the owner on this server's data directory prints.
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> Result<String> {
+        let Target::Groundmist(path) = &self.target else {
+            bail!("{} has no command line", self.target.name());
+        };
+        let output = Command::new(path)
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.data.path())
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        ensure!(
+            output.status.success(),
+            "{} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Ends the server and starts it again on the same data; returns how long the start took.
     pub(crate) async fn restart(&mut self) -> Result<Duration> {
         self.end().await?;
         let started = Instant::now();
-        (self.child, self.url) = spawn(&self.target, self.data.path()).await?;
+        (self.child, self.url) = spawn(&self.target, self.data.path(), self.owned).await?;
         Ok(started.elapsed())
     }
 
@@ -172,9 +236,10 @@ impl Server {
     }
 }
 
-async fn spawn(target: &Target, data: &Path) -> Result<(Child, String)> {
+async fn spawn(target: &Target, data: &Path, owned: Owned) -> Result<(Child, String)> {
     let mut child = target
         .command(data)?
+        .envs(owned.variables().iter().copied())
         .spawn()
         .with_context(|| format!("{} does not start", target.name()))?;
     let stdout = child.stdout.take().context("no stdout")?;

@@ -33,7 +33,7 @@ struct Seen {
 }
 
 /// The document, its edits to come, and everybody connected.
-struct Stage {
+pub(super) struct Stage {
     prepared: Prepared,
     edits: Vec<Edit>,
     server: Server,
@@ -46,9 +46,12 @@ struct Stage {
 
 /// Edits at a fixed rate for ten seconds, whether or not the server keeps up.
 pub(super) async fn paced(bench: &Bench, hertz: u32) -> Result<Figures> {
-    let mut stage = Stage::set(bench, bench.scale.of(hertz * PACED_EDITS_PER_HERTZ)).await?;
+    let edits = bench.scale.of(hertz * PACED_EDITS_PER_HERTZ);
+    let mut stage = Stage::set(bench.server().await?, edits).await?;
     let meter = Meter::start(&stage.server)?;
-    stage.write_paced(Duration::from_secs(1) / hertz).await?;
+    stage
+        .write_paced(edits, Duration::from_secs(1) / hertz)
+        .await?;
     stage.wait_for_all().await?;
     let spent = meter.stop(&stage.server).await?;
     stage.finish(Figures::default(), &spent).await
@@ -56,7 +59,7 @@ pub(super) async fn paced(bench: &Bench, hertz: u32) -> Result<Figures> {
 
 /// The next edit when every reader has the last one and it is acknowledged.
 pub(super) async fn closed(bench: &Bench) -> Result<Figures> {
-    let mut stage = Stage::set(bench, bench.scale.of(CLOSED_EDITS)).await?;
+    let mut stage = Stage::set(bench.server().await?, bench.scale.of(CLOSED_EDITS)).await?;
     let meter = Meter::start(&stage.server)?;
     let deadline = Deadline::now() + CLOSED_MAX;
     let (started, mut edits) = (Instant::now(), 0);
@@ -75,11 +78,11 @@ pub(super) async fn closed(bench: &Bench) -> Result<Figures> {
 }
 
 impl Stage {
-    async fn set(bench: &Bench, edits: u32) -> Result<Self> {
+    /// Connects everybody to a server that has just started; as many edits as this can be written then.
+    pub(super) async fn set(server: Server, edits: u32) -> Result<Self> {
         let mut document = history::text_document(0, super::push::CHANGES)?;
         let prepared = history::prepare(0, &document)?;
         let edits = history::typed(&mut document, usize::try_from(edits)?)?;
-        let server = bench.server().await?;
         let mut writer = Client::join(server.url(), "bench-writer").await?;
         writer.push(&prepared).await?;
         server.settle().await?;
@@ -121,17 +124,29 @@ impl Stage {
         })
     }
 
-    fn frames(&self) -> Result<Vec<Bytes>> {
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// How long each edit took to each reader, of those that have come.
+    pub(super) fn times(&self) -> &[Duration] {
+        &self.times
+    }
+
+    fn frames(&self, count: usize) -> Result<Vec<Bytes>> {
         self.edits
             .iter()
+            .skip(self.sent.len())
+            .take(count)
             .map(|edit| self.writer.sync_frame(&self.prepared.id, &edit.message))
             .collect()
     }
 
-    async fn write_paced(&mut self, every: Duration) -> Result<()> {
+    /// Writes the next edits at this pace, whether or not the server keeps up.
+    pub(super) async fn write_paced(&mut self, count: u32, every: Duration) -> Result<()> {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        for frame in self.frames()? {
+        for frame in self.frames(usize::try_from(count)?)? {
             loop {
                 tokio::select! {
                     _ = ticks.tick() => break,
@@ -206,7 +221,7 @@ impl Stage {
     }
 
     /// Until every reader has every edit that was sent, or nothing has come for [`SILENCE`].
-    async fn wait_for_all(&mut self) -> Result<()> {
+    pub(super) async fn wait_for_all(&mut self) -> Result<()> {
         let missing = |stage: &Self| {
             stage.times.len() < stage.sent.len() * READERS
                 || stage.acknowledged.len() < stage.sent.len()
@@ -226,13 +241,23 @@ impl Stage {
         Ok(())
     }
 
+    /// How many deliveries have never come.
+    pub(super) fn missed(&self) -> usize {
+        self.sent.len() * READERS - self.times.len()
+    }
+
+    /// Ends everything.
+    pub(super) async fn stop(self) -> Result<()> {
+        self.server.stop().await
+    }
+
     async fn finish(mut self, mut figures: Figures, spent: &Spent) -> Result<Figures> {
         figures.percentiles("seen", &mut self.times);
         figures.percentiles("acknowledged", &mut self.acknowledged);
-        figures.count("missed", self.sent.len() * READERS - self.times.len());
+        figures.count("missed", self.missed());
         figures.cpu_each("server CPU per update", spent, self.times.len());
         figures.cpu(spent);
-        self.server.stop().await?;
+        self.stop().await?;
         Ok(figures)
     }
 }
