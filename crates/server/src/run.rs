@@ -32,8 +32,10 @@ use crate::{
 
 /// How often the server looks whether sessions have ended.
 const SESSIONS_EVERY: Duration = Duration::from_millis(250);
-/// After how many looks it writes down which sessions were used: twice a minute.
-const LOOKS_PER_NOTE: u32 = 120;
+/// How often what was counted is written into the audit log, if it is time.
+const AUDIT_EVERY: Duration = Duration::from_millis(250);
+/// After how many times of that it writes down which sessions were used: twice a minute.
+const TURNS_PER_NOTE: u32 = 120;
 /// How long the end may take, in all.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(4);
 
@@ -44,7 +46,7 @@ pub struct Server {
     /// What its handlers share.
     pub app: Arc<App>,
     stop: watch::Sender<bool>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
     // held until the end: there is one server to a data directory
     _lock: File,
 }
@@ -79,7 +81,8 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let tasks = [
             tokio::spawn(http::serve(listener, Arc::clone(&app), stopped.clone())),
-            tokio::spawn(watch_sessions(Arc::clone(&app), stopped)),
+            tokio::spawn(watch_sessions(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(write_down(Arc::clone(&app), stopped)),
         ];
         info!(version = env!("CARGO_PKG_VERSION"), %address, data_dir = %data_dir.display(), "running");
         say_who_can_come(app.door.policy());
@@ -233,7 +236,8 @@ fn hub_settings(settings: &Settings) -> Result<HubSettings> {
     })
 }
 
-/// Closes the sockets of sessions that were revoked, by whichever process, or whose time is over.
+/// Closes the sockets of sessions that were revoked, by whichever process, or whose time is over. It waits for no disk:
+/// that must not keep a socket open.
 async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let mut looks = interval(SESSIONS_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -243,7 +247,6 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = looks.tick() => {}
             () = http::stopped(&mut stop) => return,
         }
-        write_down(&app, look).await;
         let counter = app.door.change_counter().ok();
         // besides what others change, time passes: every second is soon enough
         if counter.is_some() && counter == seen && !look.is_multiple_of(4) {
@@ -268,15 +271,23 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 }
 
 /// Writes down what was counted, in a thread that may wait for the disk.
-async fn write_down(app: &Arc<App>, look: u32) {
-    let app = Arc::clone(app);
-    let write = move || {
-        if look.is_multiple_of(LOOKS_PER_NOTE) {
-            note_used(&app);
+async fn write_down(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut turns = interval(AUDIT_EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for turn in 1u32.. {
+        tokio::select! {
+            _ = turns.tick() => {}
+            () = http::stopped(&mut stop) => return,
         }
-        write_journal(&app, JournalTime::IfDue);
-    };
-    tokio::task::spawn_blocking(write).await.ok();
+        let app = Arc::clone(&app);
+        let write = move || {
+            if turn.is_multiple_of(TURNS_PER_NOTE) {
+                note_used(&app);
+            }
+            write_journal(&app, JournalTime::IfDue);
+        };
+        tokio::task::spawn_blocking(write).await.ok();
+    }
 }
 
 fn write_journal(app: &App, when: JournalTime) {

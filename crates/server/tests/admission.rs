@@ -5,11 +5,13 @@
     reason = "a test that meets the unexpected ends"
 )]
 
-use std::time::Duration;
+use std::{sync::mpsc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
+use store::AccountStore;
 use support::{Client, Event, Replica, Server, handshake, soon, sync_frame, within};
+use tokio::sync::oneshot;
 
 mod support;
 
@@ -195,6 +197,44 @@ async fn a_revoked_token_loses_its_sockets_within_a_second_and_opens_no_more() {
     bystander.push(&mut note).await;
     let again = server.cli(&["token", "rm", &ids[0]]).await;
     assert_eq!(again.code, Some(1), "{again:?}");
+}
+
+/// Keeps the account database from being written to by anybody else until what comes back is dropped.
+async fn lock_accounts(server: &Server) -> mpsc::Sender<()> {
+    let accounts = AccountStore::open(&server.data_dir().join("account.db")).unwrap();
+    let (unlock, unlocked) = mpsc::channel();
+    let (locked, is_locked) = oneshot::channel();
+    std::thread::spawn(move || {
+        // the second id is asked for in the middle of the transaction
+        let mut locked = Some(locked);
+        let waits = std::iter::once_with(move || {
+            locked.take().unwrap().send(()).unwrap();
+            unlocked.recv().unwrap_err();
+            "nobody"
+        });
+        let ids = std::iter::once("nobody").chain(waits);
+        accounts.touch(ids, 0).unwrap();
+    });
+    is_locked.await.unwrap();
+    unlock
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_keeps_no_socket_open() {
+    let server = Server::start().await;
+    let arguments = ["token", "add", "--group", &server.group, "--ttl", "2s"];
+    let token = server.cli(&arguments).await.line().to_owned();
+    let mut client = Client::join(&server.url_with(&token), "short").await;
+    let unlock = lock_accounts(&server).await;
+    // something for the audit log, which has to wait
+    assert_eq!(server.refusal("/?token=x", &[]).await.0, 401);
+    let closed = client.close_code();
+    let soon_after_its_end = Duration::from_secs(4);
+    assert_eq!(
+        within(soon_after_its_end, "the end of the socket", closed).await,
+        1008
+    );
+    drop(unlock);
 }
 
 #[tokio::test]
