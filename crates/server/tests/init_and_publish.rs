@@ -430,6 +430,26 @@ async fn a_record_is_published_checked_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn nothing_that_a_pds_says_is_obeyed_by_the_terminal() {
+    // what JSON leaves as it is: a control sequence of one sign, and a turn of the direction of writing
+    const HOSTILE: &str = "\u{9b}2J\u{202e}sync";
+    let record = json!({"$type": "xyz.groundmist.sync", "host": HOSTILE});
+    let world = World::of_alice().await.given(|facts| {
+        facts.record = Some(record.clone());
+        facts.sign_in_fails = Some((400, HOSTILE));
+    });
+    let shown = world.publish(&["--show"]).await;
+    let verified = world.publish(&["--verify"]).await;
+    let refused = world.publish(&["--app-password-stdin"]).await;
+    assert!(refused.stderr.contains("2J"), "{refused:?}");
+    for output in [&shown, &verified, &refused] {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(!said.contains(['\u{9b}', '\u{202e}']), "{said:?}");
+    }
+    assert_eq!(shown.json(), record);
+}
+
+#[tokio::test]
 async fn the_host_and_the_password_can_be_settings() {
     let world = World::of_alice()
         .await

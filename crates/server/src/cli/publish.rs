@@ -13,7 +13,7 @@ use atproto::{Did, DidDocument};
 use serde_json::{Value, json};
 
 use self::pds::{Pds, PdsError, Place};
-use super::{UsageError, lookup::Lookup, runtime};
+use super::{UsageError, lookup::Lookup, output::print_json, outside, runtime};
 use crate::{
     origin::Origin,
     settings::{AppPassword, PublishSettings, Settings, SettingsFlags},
@@ -179,10 +179,9 @@ fn print(place: &Place, record: &Value) -> Result<()> {
 
 async fn show(pds: &Pds, place: &Place) -> Result<()> {
     match pds.record(place).await? {
-        Some(record) => println!("{record:#}"),
+        Some(record) => print_json(&record),
         None => bail!("nothing is published at {place}; `groundmist-sync publish` does it"),
     }
-    Ok(())
 }
 
 async fn verify(pds: &Pds, place: &Place, ours: &Value) -> Result<()> {
@@ -192,8 +191,9 @@ async fn verify(pds: &Pds, place: &Place, ours: &Value) -> Result<()> {
             Ok(())
         }
         Some(published) => bail!(
-            "what is published is not what should be; `groundmist-sync publish` changes it\n  published: {published}\n  \
-             should be: {ours}"
+            "what is published is not what should be; `groundmist-sync publish` changes it\n  published: {}\n  \
+             should be: {ours}",
+            outside::json(&published.to_string())
         ),
         None => bail!("nothing is published at {place}; `groundmist-sync publish` does it"),
     }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
+    cli::outside::words,
     origin::Origin,
     outbound::{Answer, Bearer, Call, FetchError, Loopback, Method, Outbound},
     settings::AppPassword,
@@ -234,9 +235,9 @@ fn refused(status: u16, error: &XrpcError) -> PdsError {
         return PdsError::RateLimited;
     }
     let said = format!("{}: {}", error.error, error.message);
-    let said = said.chars().filter(|char| !char.is_control());
+    let said: String = said.chars().take(SHOWN_CHARS_MAX).collect();
     PdsError::Refused {
         status,
-        said: said.take(SHOWN_CHARS_MAX).collect(),
+        said: words(&said),
     }
 }
