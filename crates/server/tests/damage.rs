@@ -72,6 +72,20 @@ async fn a_file_that_is_no_database_is_named_and_left_as_it_is() {
     assert_eq!(fs::read_to_string(&path).unwrap(), garbage);
 }
 
+#[tokio::test]
+async fn a_group_that_met_a_flood_of_connections_is_there_after_it() {
+    let server = Server::start().await;
+    let token = server.token("dev.example.new", false).await;
+    let path = format!("/?token={token}");
+    // no files but those that are open now, and the one that the request needs
+    let before = server.limit_files(server.next_file() + 1);
+    assert_eq!(server.refusal(&path, &[]).await.0, 503);
+    server.limit_files(before);
+    let mut client = Client::join(&server.url_with(&token), "owner").await;
+    client.push(&mut Replica::new("owner", "note")).await;
+    assert_eq!(server.http("/xrpc/_health", &[]).await.0, 200);
+}
+
 /// Flips one bit of the text that the document holds.
 fn flip_a_bit(path: &std::path::Path) {
     let mut bytes = fs::read(path).unwrap();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
-use store::{GroupSettings, GroupStore, OpenError};
+use store::{GroupSettings, GroupStore, OpenError, OpenProblem};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -99,6 +99,20 @@ enum Opened {
     },
     /// Its file cannot be used; said in the log when it was found out.
     Damaged,
+    /// Its file could not be opened, for a reason that may pass, such as too many open files: whoever asks next has it
+    /// tried again.
+    Unavailable,
+}
+
+impl From<OpenError> for Opened {
+    fn from(error: OpenError) -> Self {
+        match error.problem {
+            OpenProblem::Damaged { .. }
+            | OpenProblem::Foreign { .. }
+            | OpenProblem::TooNew { .. } => Self::Damaged,
+            OpenProblem::Io(_) | OpenProblem::Sqlite(_) => Self::Unavailable,
+        }
+    }
 }
 
 /// Whom a socket was opened for.
@@ -267,7 +281,7 @@ impl Hub {
                 store::Health::Full => Health::Full,
                 store::Health::Failed => Health::Failed,
             },
-            Opened::Damaged => Health::Failed,
+            Opened::Damaged | Opened::Unavailable => Health::Failed,
         });
         healths.max().unwrap_or(Health::Good)
     }
@@ -294,16 +308,16 @@ impl Hub {
         if self.inner.presence.borrow().is_closing {
             return None;
         }
-        if !groups.contains_key(group) {
+        if let None | Some(Opened::Unavailable) = groups.get(group) {
             let opened = self.open(group).unwrap_or_else(|problem| {
                 error!(%group, "cannot use the group: {problem}");
-                Opened::Damaged
+                problem.into()
             });
             groups.insert(group.clone(), opened);
         }
         match groups.get(group) {
             Some(Opened::Running { mailbox, .. }) => Some(mailbox.clone()),
-            Some(Opened::Damaged) | None => None,
+            Some(Opened::Damaged | Opened::Unavailable) | None => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     process::{ExitStatus, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -144,6 +144,27 @@ impl Server {
     }
 
     /// The working directory of the server and of [`Server::cli`].
+    /// The number that the next file or socket gets that it opens.
+    pub fn next_file(&self) -> u64 {
+        let folder = format!("/proc/{}/fd", self.child.id().unwrap());
+        let is_free = |number: &u64| fs::symlink_metadata(format!("{folder}/{number}")).is_err();
+        (0..).find(is_free).unwrap()
+    }
+
+    /// Lets the numbers of its files and sockets be below this one alone; which one it was before.
+    pub fn limit_files(&self, files_max: u64) -> u64 {
+        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap());
+        let before = prlimit(
+            pid,
+            Resource::Nofile,
+            Rlimit {
+                current: Some(files_max),
+                maximum: getrlimit(Resource::Nofile).maximum,
+            },
+        );
+        before.unwrap().current.unwrap()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
