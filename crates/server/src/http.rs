@@ -26,7 +26,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::{debug, warn};
 
@@ -34,13 +38,15 @@ use self::client_address::{Client, Peer};
 use crate::{
     door::{Door, TooMany},
     settings::TrustedProxies,
-    sync::{Health, Hub},
+    sync::{Health, Hub, Pulse, Watched},
 };
 
 /// What `GET /` has always answered.
 pub const GREETING: &str = "👍 Groundmist personal sync server is running";
 /// How long a client may take to send the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a peer may give no sign of life while it is served: the longest that any answer takes, and more.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long a browser may remember what it may send.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 /// How long to wait when the system has no socket left to accept.
@@ -204,12 +210,12 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
     }
 }
 
-async fn connection(
-    stream: tokio::net::TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn connection<S>(stream: S, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pulse = Pulse::new();
+    let stream = Watched::new(stream, pulse.clone());
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
@@ -224,6 +230,7 @@ async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = pulse.silent_for(SILENCE_MAX) => return debug!("a peer did not read its answer"),
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -237,4 +244,28 @@ async fn connection(
 /// Waits until `stop` says so, or is gone.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncWriteExt as _, duplex},
+        time::timeout,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_asks_and_never_reads_is_let_go() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let router = Router::new().route("/", get(async || "a long answer ".repeat(1_000)));
+        let (_stop, stopped) = watch::channel(false);
+        let peer = "192.0.2.1:1024".parse().unwrap();
+        theirs
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let ended = connection(ours, peer, router, stopped);
+        assert!(timeout(2 * SILENCE_MAX, ended).await.is_ok());
+    }
 }

@@ -15,4 +15,6 @@ mod outbox;
 mod pulse;
 mod socket;
 
+pub(crate) use pulse::{Pulse, Watched};
+
 pub use hub::{Admitted, Health, Hub, HubError, HubSettings};

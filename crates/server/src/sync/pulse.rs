@@ -21,7 +21,7 @@ use tokio::{
 
 /// When the last sign of life came.
 #[derive(Clone)]
-pub(super) struct Pulse(Arc<Beat>);
+pub(crate) struct Pulse(Arc<Beat>);
 
 struct Beat {
     started: Instant,
@@ -30,7 +30,7 @@ struct Beat {
 }
 
 impl Pulse {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let started = Instant::now();
         Self(Arc::new(Beat {
             started,
@@ -39,7 +39,7 @@ impl Pulse {
     }
 
     /// Waits until there has been no sign of life for that long.
-    pub(super) async fn silent_for(&self, time: Duration) {
+    pub(crate) async fn silent_for(&self, time: Duration) {
         loop {
             let last = Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed));
             let dead_at = self.0.started + last + time;
@@ -57,14 +57,14 @@ impl Pulse {
 }
 
 /// A stream whose signs of life are noted.
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     stream: S,
     pulse: Pulse,
     is_blocked: bool,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, pulse: Pulse) -> Self {
+    pub(crate) fn new(stream: S, pulse: Pulse) -> Self {
         Self {
             stream,
             pulse,
