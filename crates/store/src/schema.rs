@@ -134,6 +134,7 @@ fn account_2(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
             app TEXT NOT NULL,
             access_group TEXT NOT NULL,
             access TEXT NOT NULL CHECK (access IN ('read', 'write')),
+            attested TEXT CHECK (attested IN ('read', 'write')),
             created_at_ms INTEGER NOT NULL,
             expires_at_ms INTEGER NOT NULL,
             PRIMARY KEY (app, access_group)

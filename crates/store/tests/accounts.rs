@@ -66,7 +66,7 @@ fn put_legs(file: &Connection, id: &str, device: Option<Leg>, own: Leg, grant: L
     }
     if let Some((access, end)) = grant.row() {
         let row = (id, GROUP, access, end);
-        file.execute("INSERT INTO grants VALUES (?1, ?2, ?3, 0, ?4)", row)
+        file.execute("INSERT INTO grants VALUES (?1, ?2, ?3, NULL, 0, ?4)", row)
             .unwrap();
     }
     file.execute(

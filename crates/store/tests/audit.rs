@@ -132,6 +132,7 @@ fn furnished() -> Accounts {
     let accounts = Accounts::create();
     accounts.open_window(LATE, &now()).unwrap();
     accounts.add_device("d", &[(GROUP, Write)]);
+    accounts.put_grant(APP, GROUP, Write, LATE, &now()).unwrap();
     let new = session("s", Some("d"), &[(GROUP, Write)]);
     accounts.add(&new, &now()).unwrap();
     let request = pending("p", "p", &[(GROUP, Write)]);

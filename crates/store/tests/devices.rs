@@ -227,10 +227,26 @@ fn an_attested_device_gets_what_it_asks_for_as_far_as_its_app_was_granted_it() {
 }
 
 #[test]
+fn the_approval_of_one_device_lets_no_other_in_that_its_app_vouches_for() {
+    let accounts = Accounts::create();
+    accounts.add_device("mine", &[(GROUP, Write)]);
+    let other = attested("other", "other", &[(GROUP, Write)]);
+    let refused = accounts.add_attested_device(&other, &now()).unwrap();
+    assert_eq!(refused, Attested::NotGranted);
+    // by name, to read; and what an approval widens is for the approved alone
+    accounts.put_grant(APP, GROUP, Read, LATE, &now()).unwrap();
+    accounts.approved("mine", &[(GROUP, Write)], LATE);
+    attest(&accounts, &other);
+    let access = |device| accounts.device_access(device, GROUP, NOW).unwrap();
+    assert_eq!((access("other"), access("mine")), (Some(Read), Some(Write)));
+}
+
+#[test]
 fn what_the_owner_approved_a_device_for_is_not_widened_by_its_app() {
     let accounts = Accounts::create();
     accounts.add_device("writer", &[(GROUP, Write)]);
     accounts.add_device("reader", &[(GROUP, Read)]);
+    accounts.put_grant(APP, GROUP, Write, LATE, &now()).unwrap();
     attest(&accounts, &attested("x", "reader", &[(GROUP, Write)]));
     let access = accounts.device_access("reader", GROUP, NOW).unwrap();
     assert_eq!(access, Some(Read));

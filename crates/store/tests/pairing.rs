@@ -7,7 +7,7 @@ mod support;
 use std::{path::Path, sync::Barrier, thread};
 
 use store::{
-    AccountStore, Approved, NewPending, Occasion, Recorded,
+    AccountStore, Approved, NewPending, Occasion, PendingDoor, Recorded,
     SessionAccess::{Read, Write},
     Use,
 };
@@ -42,6 +42,27 @@ fn a_request_that_comes_again_gathers_its_groups() {
     );
     assert_eq!(accounts.pending().unwrap(), [found]);
     assert_eq!(accounts.events(), ["request.recorded"]);
+}
+
+#[test]
+fn neither_door_fills_the_list_of_the_other_and_who_stays_away_for_a_day_makes_room() {
+    let accounts = Accounts::create();
+    let record = |id: &str, door, now_ms| {
+        let new = NewPending {
+            door,
+            ..pending(id, id, &[(GROUP, Read)])
+        };
+        accounts
+            .record_pending(&new, 1, &Occasion::at(now_ms))
+            .unwrap()
+    };
+    use PendingDoor::{Authenticate, RequestAccess};
+    assert_eq!(record("a", RequestAccess, NOW), Recorded::New);
+    assert_eq!(record("b", RequestAccess, NOW), Recorded::Full);
+    assert_eq!(record("c", Authenticate, NOW), Recorded::New);
+    let a_day_later = NOW + 24 * 3_600 * 1_000;
+    assert_eq!(record("b", RequestAccess, a_day_later), Recorded::Full);
+    assert_eq!(record("b", RequestAccess, a_day_later + 1), Recorded::New);
 }
 
 #[test]

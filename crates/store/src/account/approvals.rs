@@ -73,7 +73,7 @@ pub struct NewDevice {
 pub enum Attested {
     /// It is approved for at least one group that it asks for.
     Device(Device),
-    /// Its app has no grant for any of the groups. Nothing was changed.
+    /// The owner has granted its app none of the groups by name. Nothing was changed.
     NotGranted,
     /// A device with this key was revoked. Nothing was changed.
     Revoked,
@@ -200,12 +200,13 @@ fn least_grant(device: &Device, approval: Approval) -> Grant {
         app: device.app.clone(),
         group: approval.group,
         access: approval.access,
+        attested: None,
         created_at_ms: approval.created_at_ms,
         expires_at_ms: approval.expires_at_ms,
     }
 }
 
-/// What an app was granted of what a device asks for: access and end are those of the grant, if they are less.
+/// What an app was granted by name of what a device asks for: access and end are those of the grant, if they are less.
 fn granted(
     connection: &Connection,
     new: &NewDevice,
@@ -215,11 +216,13 @@ fn granted(
     for (group, access) in &new.groups {
         let grant = grants::grant(connection, &new.app, group)?;
         let in_force = grant.filter(|grant| grant.expires_at_ms > now_ms);
-        granted.extend(in_force.map(|grant| Approval {
-            group: grant.group,
-            access: grant.access.min(*access),
-            created_at_ms: now_ms,
-            expires_at_ms: grant.expires_at_ms,
+        granted.extend(in_force.and_then(|grant| {
+            Some(Approval {
+                group: grant.group,
+                access: grant.attested?.min(grant.access).min(*access),
+                created_at_ms: now_ms,
+                expires_at_ms: grant.expires_at_ms,
+            })
         }));
     }
     Ok(granted)

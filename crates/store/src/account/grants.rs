@@ -17,13 +17,17 @@ pub struct Grant {
     pub group: String,
     /// What it may do there.
     pub access: SessionAccess,
+    /// What devices get that the app vouches for by itself, without the owner: as much as the owner has granted the app
+    /// by name. Nothing if the grant came with the approval of a device.
+    pub attested: Option<SessionAccess>,
     /// When it was first given.
     pub created_at_ms: i64,
     /// When it ends.
     pub expires_at_ms: i64,
 }
 
-const GRANT: &str = "SELECT app, access_group, access, created_at_ms, expires_at_ms FROM grants";
+const GRANT: &str =
+    "SELECT app, access_group, access, attested, created_at_ms, expires_at_ms FROM grants";
 
 impl AccountStore {
     /// All grants, those that have ended included, by app and group.
@@ -61,6 +65,7 @@ impl AccountStore {
             app: app.into(),
             group: group.into(),
             access,
+            attested: Some(access),
             created_at_ms: occasion.now_ms,
             expires_at_ms,
         };
@@ -118,6 +123,7 @@ pub(super) fn widen(
         None => least,
         Some(found) => Grant {
             access: found.access.max(least.access),
+            attested: found.attested,
             created_at_ms: found.created_at_ms,
             expires_at_ms: found.expires_at_ms.max(least.expires_at_ms),
             ..least
@@ -143,14 +149,16 @@ pub(super) fn grant(
 fn put(connection: &Connection, grant: &Grant, occasion: &Occasion<'_>) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO grants (app, access_group, access, created_at_ms, expires_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET access = excluded.access, expires_at_ms = excluded.expires_at_ms",
+            "INSERT INTO grants (app, access_group, access, attested, created_at_ms, expires_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET access = excluded.access, attested = excluded.attested,
+                                       expires_at_ms = excluded.expires_at_ms",
         )?
         .execute(params![
             grant.app,
             grant.group,
             grant.access,
+            grant.attested,
             grant.created_at_ms,
             grant.expires_at_ms
         ])?;
@@ -170,7 +178,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Grant> {
         app: row.get(0)?,
         group: row.get(1)?,
         access: row.get(2)?,
-        created_at_ms: row.get(3)?,
-        expires_at_ms: row.get(4)?,
+        attested: row.get(3)?,
+        created_at_ms: row.get(4)?,
+        expires_at_ms: row.get(5)?,
     })
 }

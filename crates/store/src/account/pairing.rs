@@ -114,6 +114,8 @@ pub enum Recorded {
 
 const PENDING: &str = "SELECT id, door, app, jkt, origin, kind, app_name, name, address, first_at_ms, last_at_ms, tries,
             denied_at_ms FROM pending";
+/// How long a request waits that does not come again.
+const WAITS_MS_MAX: i64 = 24 * 3_600 * 1_000;
 const OPEN_UNTIL: &str = "pairing_open_until_ms";
 
 impl AccountStore {
@@ -179,7 +181,8 @@ impl AccountStore {
         Ok(by_jkt(&self.connection, jkt)?)
     }
 
-    /// Records a request, or that it came again. No more than `pending_max` wait for the owner at a time. Whether the
+    /// Records a request, or that it came again. No more than `pending_max` wait for the owner at each door; one that has
+    /// not come again for a day makes room. Whether the
     /// window is open is the caller's to ask.
     ///
     /// # Errors
@@ -249,10 +252,14 @@ fn record_new(
     pending_max: u32,
     occasion: &Occasion<'_>,
 ) -> rusqlite::Result<Recorded> {
-    // the denied do not count: the owner has seen each of them
+    connection
+        .prepare_cached("DELETE FROM pending WHERE denied_at_ms IS NULL AND last_at_ms < ?1")?
+        .execute([occasion.now_ms.saturating_sub(WAITS_MS_MAX)])?;
+    // the denied do not count: the owner has seen each of them. Nor do those at the other door: it has other ways to
+    // be filled
     let waiting: u32 = connection
-        .prepare_cached("SELECT count(*) FROM pending WHERE denied_at_ms IS NULL")?
-        .query_row([], |row| row.get(0))?;
+        .prepare_cached("SELECT count(*) FROM pending WHERE denied_at_ms IS NULL AND door = ?1")?
+        .query_row([new.door], |row| row.get(0))?;
     if waiting >= pending_max || new.groups.len() > GROUPS_MAX as usize {
         return Ok(Recorded::Full);
     }
