@@ -144,6 +144,9 @@ async fn root(State(app): State<Arc<App>>, request: Request) -> Response {
     if upgrade::is_asked_for(request.headers()) {
         return upgrade::websocket(&app, request).await;
     }
+    if let Err(problem) = app.door.limits().ask(app.client_address(&request)) {
+        return too_many(problem);
+    }
     if wants_html(request.headers()) {
         return Html(page::GREETING_PAGE).into_response();
     }
@@ -167,6 +170,7 @@ async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
         .into_response()
 }
 
+/// Not limited: it is what tells in a flood how the server is.
 async fn health(State(app): State<Arc<App>>) -> Response {
     let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
     let problem = match app.hub.health() {

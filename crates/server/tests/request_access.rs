@@ -828,4 +828,7 @@ async fn what_anybody_may_know_is_little() {
         limited += usize::from(answer.status == 429);
     }
     assert!(limited > 0, "questions are limited too");
+    for path in ["/", "/.well-known/did.json"] {
+        assert_eq!(server.request("GET", path, &[], "").await.status, 429);
+    }
 }

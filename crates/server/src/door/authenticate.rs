@@ -393,7 +393,10 @@ impl Door {
         let thumbprint = &claimant.thumbprint;
         if !self.window_is_open()? {
             // nothing is fetched for strangers while the window is shut
-            return Err(if self.reader().was_revoked(thumbprint)? {
+            let reader = self.reader();
+            let is_revoked =
+                reader.was_revoked(thumbprint)? && reader.device_by_jkt(thumbprint)?.is_none();
+            return Err(if is_revoked {
                 AuthenticateError::Revoked
             } else {
                 AuthenticateError::Approval(Pairing::Closed)

@@ -57,7 +57,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 /// The DID document of this server. Source: <https://w3c-ccg.github.io/did-method-web/>, "Read (Resolve)".
-pub(super) async fn did_document(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn did_document(State(app): State<Arc<App>>, Client(address): Client) -> Response {
+    if let Err(problem) = app.door.limits().ask(address) {
+        return super::too_many(problem);
+    }
     let (Ok(did), Some(public_url)) = (app.door.did(), &app.door.policy().public_url) else {
         return (StatusCode::NOT_FOUND, "not configured\n").into_response();
     };
