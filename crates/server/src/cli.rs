@@ -18,7 +18,7 @@ mod sessions;
 mod time;
 mod token;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -196,6 +196,7 @@ fn run(command: Command) -> Result<()> {
         Command::Serve(flags) => {
             let settings = Settings::of_process(&flags)?;
             log(settings.log);
+            crate::run::allow_many_files();
             runtime()?.block_on(async {
                 Server::start(&settings, TryIt::Hidden)
                     .await?
@@ -258,6 +259,8 @@ fn log(level: LogLevel) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
+        // a file is read by programs, and by people without their terminal
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

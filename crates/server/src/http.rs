@@ -4,6 +4,7 @@
 mod authenticate;
 mod body;
 mod client_address;
+mod crowd;
 mod page;
 mod upgrade;
 mod xrpc;
@@ -34,7 +35,10 @@ use tokio::{
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::{debug, warn};
 
-use self::client_address::{Client, Peer};
+use self::{
+    client_address::{Client, Peer},
+    crowd::Crowd,
+};
 use crate::{
     door::{Door, TooMany},
     settings::TrustedProxies,
@@ -191,7 +195,8 @@ fn wants_html(headers: &HeaderMap) -> bool {
 
 /// Serves until `stop` says so; then accepts nothing more, and leaves the open connections to themselves.
 pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let router = router(app);
+    let crowd = Arc::new(Crowd::default());
+    let router = router(Arc::clone(&app));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -199,12 +204,23 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
         };
         match accepted {
             Ok((stream, peer)) => {
+                let speaks_for_many = peer.ip().to_canonical().is_loopback()
+                    || app.trusted_proxies.contains(peer.ip());
+                let guest = (!speaks_for_many).then(|| crowd.enter(peer.ip()));
+                if matches!(guest, Some(None)) {
+                    debug!("too many connections of strangers; dropped one");
+                    continue;
+                }
                 // small messages that follow each other must not wait for an acknowledgement
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!("a connection was gone before it was served: {error}");
                     continue;
                 }
-                tokio::spawn(connection(stream, peer, router.clone(), stop.clone()));
+                let connection = connection(stream, peer, router.clone(), stop.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(guest);
+                });
             }
             Err(error) => {
                 warn!("cannot accept a connection: {error}");

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store::AccountStore;
 use tokio::{
     net::TcpListener,
@@ -199,6 +200,19 @@ pub fn open_accounts(settings: &Settings) -> Result<AccountStore> {
 /// If it cannot be used.
 pub fn secret_key(settings: &Settings) -> Result<SecretKey> {
     Ok(settings.signing_key()?)
+}
+
+/// Has this process open as many files as the system lets it: each socket is one, and the usual 1,024 are for programs
+/// that know nothing of more.
+pub fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(problem) = setrlimit(Resource::Nofile, raised) {
+        warn!("cannot raise the limit of open files: {problem}");
+    }
 }
 
 /// How the settings limit the worker process, which is this binary.

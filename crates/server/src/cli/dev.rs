@@ -14,7 +14,7 @@ use crate::{
     door::{Door, by_hand, now_ms},
     group::Group,
     http::TryIt,
-    run::Server,
+    run::{self, Server},
     settings::{Settings, SettingsFlags},
 };
 
@@ -64,6 +64,7 @@ impl Dev {
             ..SettingsFlags::default()
         })?;
         log(settings.log);
+        run::allow_many_files();
         runtime()?.block_on(async {
             let server = Server::start(&settings, TryIt::Served).await?;
             let token = dev_token(&server.app.door, &self.group)?;
