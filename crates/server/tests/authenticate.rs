@@ -199,6 +199,25 @@ async fn the_first_root_document_is_kept_and_given_to_every_later_device() {
 }
 
 #[tokio::test]
+async fn a_device_that_may_only_read_does_not_choose_the_root_document() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (reader, writer) = (Device::in_browser(), Device::in_browser());
+    server.cli(&["devices", "open"]).await;
+    server.authenticate(&reader, &Server::wish()).await;
+    server.approve(&reader, &["--read-only"]).await;
+    server.pair(&writer).await;
+    let url = |byte| format!("automerge:{}", engine::DocumentId::from_bytes([byte; 16]));
+    let wish = |byte| json!({ "lexiconAuthorityDomain": GROUP, "rootDocUrl": url(byte) });
+    let own = server.authenticate(&reader, &wish(1)).await.json();
+    assert_eq!(own["rootDocUrl"], url(1), "it keeps what it has");
+    let first = server.authenticate(&writer, &wish(2)).await.json();
+    assert_eq!(first["rootDocUrl"], url(2));
+    let own = server.authenticate(&reader, &wish(1)).await.json();
+    assert_eq!(own["rootDocUrl"], url(2));
+}
+
+#[tokio::test]
 async fn every_refusal_repeats_the_root_document_that_was_sent() {
     let world = World::new().await;
     let server = world.server().await;

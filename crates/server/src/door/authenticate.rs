@@ -190,7 +190,7 @@ impl Door {
                     self.reader()
                         .device_access(&device.id, wish.group.as_str(), now_ms())?;
                 match allowed {
-                    Some(_) => self.welcome(device, wish, &claimant, asked).await,
+                    Some(access) => self.welcome((device, access), wish, &claimant, asked).await,
                     None => self.ask_owner(wish, claimant, asked).await,
                 }
             }
@@ -277,7 +277,7 @@ impl Door {
     /// The token of a device that may come in.
     async fn welcome(
         self: &Arc<Self>,
-        device: Device,
+        (device, access): (Device, SessionAccess),
         wish: Wish,
         claimant: &Claimant,
         asked: &Asked<'_>,
@@ -301,7 +301,7 @@ impl Door {
             Some(known) => known,
             None => self.begin_session(&device, group).await?,
         };
-        let root = self.root(&device, &wish).await?;
+        let root = self.root(&device, access, &wish).await?;
         lock(&self.used).insert(session.clone());
         self.note(Event {
             event: "login",
@@ -361,16 +361,21 @@ impl Door {
         Ok((id, ends_at_ms))
     }
 
-    /// The root document of the device's app: the one that is stored, else the one that is sent, which is stored then.
+    /// The root document of the device's app: the one that is stored, else the one that is sent, which is stored then if
+    /// the device may write.
     async fn root(
         self: &Arc<Self>,
         device: &Device,
+        access: SessionAccess,
         wish: &Wish,
     ) -> Result<Option<String>, AccountError> {
         let stored = self.reader().root(&device.app, wish.group.as_str())?;
         let (None, Some(sent)) = (&stored, &wish.root) else {
             return Ok(stored);
         };
+        if access == SessionAccess::Read {
+            return Ok(Some(sent.to_string()));
+        }
         let (app, group, device) = (
             device.app.clone(),
             wish.group.to_string(),
