@@ -1,7 +1,7 @@
 //! The door: who gets in, and what the owner has to say about it.
 //!
 //! Whoever comes shows something that can be checked here and now: a token that this server has signed, a ticket, or a
-//! proof by a key that the owner has approved ([`authenticate`]: apps as they are; [`access`]: apps that know of this
+//! proof by a key that the owner has approved (`authenticate`: apps as they are; `access`: apps that know of this
 //! server). What a session may do is asked of the account database each time, so that what the owner takes back is
 //! gone.
 //!
