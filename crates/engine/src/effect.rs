@@ -155,6 +155,8 @@ pub enum WorkOutcome {
         /// In words, without contents of the document.
         reason: String,
     },
+    /// There is no worker now. The document is not to blame, and the job is tried again later.
+    Unavailable,
 }
 
 /// Why a socket is closed: always its peer's fault, but for the last two.

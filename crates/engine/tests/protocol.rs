@@ -8,7 +8,9 @@
 mod world;
 
 use bytes::Bytes;
-use engine::{Access, Announce, ConnectionId, Input, Refusal, Settings};
+use engine::{
+    Access, Announce, ConnectionId, Input, Refusal, Settings, WorkOutcome, storage::Fault,
+};
 use minicbor::Encoder;
 use world::{Client, World, document, frame, join_frame, settings, sync_frame, talk};
 
@@ -539,7 +541,7 @@ fn a_document_that_cannot_be_loaded_is_dropped_with_who_pushed_it() {
     world.pass_ms(5_000);
     world.store_some(usize::MAX);
     let (ticket, _) = world.jobs.pop_front().unwrap();
-    let outcome = engine::WorkOutcome::Invalid {
+    let outcome = WorkOutcome::Invalid {
         reason: "does not load".into(),
     };
     world.input(Input::Worked { ticket, outcome });
@@ -598,4 +600,49 @@ fn a_fresh_device_gets_snapshot_and_tail_and_has_nothing_to_say_to_them() {
     assert_eq!(reader.heads(), writer.heads(), "one message is enough");
     world.settle();
     assert!(!reader.receive_one(&mut world), "and nothing is answered");
+}
+
+/// A world in which a document was pushed whole, and the job that makes its index is at hand.
+fn world_with_a_job() -> World {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    // enough that it is sent whole
+    (0..40).for_each(|n| writer.edit(&n.to_string()));
+    writer.connect(&mut world);
+    while !world.asked.is_empty() {
+        world.store_some(usize::MAX);
+        while writer.receive_one(&mut world) {}
+    }
+    world.pass_ms(5_000);
+    world.store_some(usize::MAX);
+    assert_eq!(world.jobs.len(), 1);
+    world
+}
+
+fn has_index(world: &World) -> bool {
+    world.store.documents[&document(7)].index.is_some()
+}
+
+#[test]
+fn a_job_whose_outcome_found_no_room_is_done_again_though_nobody_asks() {
+    let mut world = world_with_a_job();
+    world.fault = Some(Fault::Full);
+    world.settle();
+    world.fault = None;
+    assert!(!has_index(&world));
+    world.pass_ms(30_000);
+    world.settle();
+    assert!(has_index(&world));
+}
+
+#[test]
+fn a_job_that_finds_no_worker_is_done_later_and_quarantines_nothing() {
+    let mut world = world_with_a_job();
+    let (ticket, _) = world.jobs.pop_front().unwrap();
+    let outcome = WorkOutcome::Unavailable;
+    world.input(Input::Worked { ticket, outcome });
+    world.settle();
+    world.pass_ms(30_000);
+    world.settle();
+    assert!(has_index(&world));
 }

@@ -7,7 +7,7 @@
 mod child;
 mod pipe;
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use engine::WorkOutcome;
@@ -16,10 +16,13 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 pub use child::run as run_child;
 pub use pipe::{ExportFormat, Job};
+
+/// The signal that ends a process whatever it wants, `SIGKILL`.
+const KILL: i32 = 9;
 
 /// Limits of the worker process.
 #[derive(Debug, Clone)]
@@ -78,6 +81,7 @@ impl Worker {
             Foreman {
                 settings,
                 process: None,
+                can_start: true,
             }
             .run(orders),
         );
@@ -111,6 +115,9 @@ impl Worker {
             pipe::Reply::Worked(
                 WorkOutcome::Invalid { reason } | WorkOutcome::Indigestible { reason },
             ) => Err(ExportError { reason }),
+            pipe::Reply::Worked(WorkOutcome::Unavailable) => Err(ExportError {
+                reason: "the worker process cannot be started".into(),
+            }),
             pipe::Reply::Worked(WorkOutcome::Done { .. }) => Err(ExportError {
                 reason: "the worker mixed up its jobs".into(),
             }),
@@ -134,7 +141,8 @@ impl Worker {
         drop(orders.send(Order { job, reply }));
         answer
             .await
-            .unwrap_or_else(|_| pipe::Reply::indigestible("the server is shutting down"))
+            // the server is shutting down
+            .unwrap_or_else(|_| pipe::Reply::unavailable())
     }
 }
 
@@ -165,6 +173,15 @@ impl Orders {
 struct Foreman {
     settings: WorkerSettings,
     process: Option<Process>,
+    /// Whether the last process that was to start did: that none does is said once.
+    can_start: bool,
+}
+
+/// How a job went that was handed to the process.
+enum Tried {
+    Answered(pipe::Reply),
+    /// Somebody has killed the process, if only the kernel for want of memory: that says little of the document.
+    Killed,
 }
 
 struct Process {
@@ -211,21 +228,35 @@ impl Foreman {
         order: Order,
         stops: &mut mpsc::Receiver<oneshot::Sender<()>>,
     ) -> Option<oneshot::Sender<()>> {
-        let deadline = Duration::from_secs(self.settings.job_seconds_max);
         tokio::select! {
             biased;
             stop = stops.recv() => stop,
-            reply = timeout(deadline, self.work(&order.job)) => {
-                let reply = match reply {
-                    Ok(Ok(reply)) => reply,
-                    Ok(Err(error)) => self.died(&error).await,
-                    Err(_) => {
-                        self.end().await;
-                        pipe::Reply::indigestible("it took the worker too long")
-                    }
-                };
+            reply = self.reply(&order.job) => {
                 drop(order.reply.send(reply));
                 None
+            }
+        }
+    }
+
+    /// The reply to a job. One whose process was killed is tried once more: it may have been the one beside it in memory
+    /// that the kernel was after.
+    async fn reply(&mut self, job: &Job) -> pipe::Reply {
+        for _ in 0..2 {
+            if let Tried::Answered(reply) = self.attempt(job).await {
+                return reply;
+            }
+        }
+        pipe::Reply::indigestible("the worker process was killed twice while it was at it")
+    }
+
+    async fn attempt(&mut self, job: &Job) -> Tried {
+        let deadline = Duration::from_secs(self.settings.job_seconds_max);
+        match timeout(deadline, self.work(job)).await {
+            Ok(Ok(reply)) => Tried::Answered(reply),
+            Ok(Err(error)) => self.died(&error).await,
+            Err(_) => {
+                self.end().await;
+                Tried::Answered(pipe::Reply::indigestible("it took the worker too long"))
             }
         }
     }
@@ -233,23 +264,42 @@ impl Foreman {
     async fn work(&mut self, job: &Job) -> std::io::Result<pipe::Reply> {
         let process = match &mut self.process {
             Some(process) => process,
-            none => none.insert(spawn(&self.settings)?),
+            none => {
+                let process = none.insert(spawn(&self.settings)?);
+                if !std::mem::replace(&mut self.can_start, true) {
+                    info!("the worker process starts again");
+                }
+                process
+            }
         };
         pipe::send_job(&mut process.input, job).await?;
         pipe::receive_reply(&mut process.output, job).await
     }
 
-    async fn died(&mut self, error: &std::io::Error) -> pipe::Reply {
+    async fn died(&mut self, error: &std::io::Error) -> Tried {
         let Some(mut process) = self.process.take() else {
-            warn!("cannot start the worker process: {error}");
-            return pipe::Reply::indigestible("the worker process cannot be started");
+            if std::mem::replace(&mut self.can_start, false) {
+                warn!("cannot start the worker process: {error}; its jobs wait until it can be");
+            }
+            return Tried::Answered(pipe::Reply::unavailable());
         };
+        // one that is ending keeps the status that it ends with
         process.child.start_kill().ok();
-        let how = match process.child.wait().await {
-            Ok(status) => format!("the worker process died of it ({status})"),
-            Err(error) => format!("the worker process is lost ({error})"),
-        };
-        pipe::Reply::indigestible(&how)
+        let made_no_sense = error.kind() == std::io::ErrorKind::InvalidData;
+        match process.child.wait().await {
+            Ok(status) if status.signal() == Some(KILL) && !made_no_sense => {
+                warn!("the worker process was killed");
+                Tried::Killed
+            }
+            Ok(status) => {
+                let reason = format!("the worker process died of it ({status})");
+                Tried::Answered(pipe::Reply::indigestible(&reason))
+            }
+            Err(error) => {
+                let reason = format!("the worker process is lost ({error})");
+                Tried::Answered(pipe::Reply::indigestible(&reason))
+            }
+        }
     }
 
     /// Ends the process, if there is one. It has nothing to lose.

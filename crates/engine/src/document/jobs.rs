@@ -21,7 +21,7 @@ use crate::{
 /// How long the index of a pushed chunk may wait for a quiet moment, in milliseconds, while nobody asks for it.
 const INDEX_DELAY_MS: u64 = 200;
 
-/// How long a job waits after one whose outcome could not be stored, in milliseconds.
+/// How long a job waits after one whose outcome could not be stored, or that found no worker, in milliseconds.
 const JOB_AGAIN_MS: u64 = 5_000;
 
 /// A tail this many times over the threshold is compacted without waiting for a quiet moment.
@@ -131,7 +131,7 @@ impl Document {
         }
     }
 
-    /// Has a job run after this time, or later if the last one failed for want of storage.
+    /// Has a job run after this time, or later if the last one failed for want of storage or of a worker.
     pub(super) fn wish_for_job(&self, due_in_ms: u64, outlet: &mut Outlet<'_>) {
         let barred_ms = self.no_job_before_ms.saturating_sub(outlet.now_ms);
         outlet.wishes.push(Wish::Job {
@@ -225,7 +225,7 @@ impl Document {
                 News::None
             }
             (_, _) => {
-                self.job_failed_to_store(outlet);
+                self.job_failed(outlet);
                 News::None
             }
         }
@@ -301,6 +301,7 @@ impl Document {
                     }
                 }
             }
+            (WorkOutcome::Unavailable, _) => self.job_failed(outlet),
             (WorkOutcome::Invalid { .. }, Purpose::Index) => self.drop_pushed(outlet),
             (WorkOutcome::Invalid { reason } | WorkOutcome::Indigestible { reason }, purpose) => {
                 match purpose {
@@ -448,7 +449,8 @@ impl Document {
         self.job_over(outlet);
     }
 
-    fn job_failed_to_store(&mut self, outlet: &mut Outlet<'_>) {
+    /// Leaves the document as it was before the job, which is tried again later.
+    fn job_failed(&mut self, outlet: &mut Outlet<'_>) {
         if let Some(RunningJob {
             purpose: Purpose::Absorb { pusher, .. },
             ..
@@ -467,8 +469,9 @@ impl Document {
         }
         self.no_job_before_ms = outlet.now_ms + JOB_AGAIN_MS;
         outlet.wishes.push(Wish::Retry);
-        self.consider_job(outlet);
         self.job_over(outlet);
+        // no sooner: a document whose job runs asks for none
+        self.consider_job(outlet);
     }
 
     fn job_over(&mut self, outlet: &mut Outlet<'_>) {

@@ -336,6 +336,8 @@ impl Driver {
                 WorkOutcome::Invalid { reason } | WorkOutcome::Indigestible { reason } => {
                     warn!(%group, doc.id = %document, reason, "the worker could not digest a document");
                 }
+                // said where it was found out
+                WorkOutcome::Unavailable => {}
             }
             drop(reports.0.send(Report::Worked { ticket, outcome }));
         });

@@ -57,6 +57,10 @@ impl Reply {
         })
     }
 
+    pub(super) const fn unavailable() -> Self {
+        Self::Worked(WorkOutcome::Unavailable)
+    }
+
     pub(super) fn invalid(reason: &str) -> Self {
         Self::Worked(WorkOutcome::Invalid {
             reason: reason.into(),
@@ -239,6 +243,8 @@ pub(super) fn send_reply(pipe: &mut impl Write, reply: &Reply) -> io::Result<()>
             out.push(INDIGESTIBLE);
             push_field(&mut out, reason.as_bytes());
         }
+        // what the server says of a worker that is not there
+        Reply::Worked(WorkOutcome::Unavailable) => return Err(malformed()),
         Reply::Exported(bytes) => {
             out.push(EXPORTED);
             push_field(&mut out, bytes);
