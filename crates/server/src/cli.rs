@@ -184,11 +184,25 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("groundmist-sync: {error:#}");
+            eprintln!("groundmist-sync: {}", told(&error));
             let usage = error.is::<SettingsProblems>() || error.is::<UsageError>();
             if usage { USAGE.into() } else { FAILED.into() }
         }
     }
+}
+
+/// An error and its causes, each of them once: some repeat what lies below them.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told.push_str(": ");
+            told.push_str(&cause);
+        }
+    }
+    told
 }
 
 fn run(command: Command) -> Result<()> {
@@ -226,16 +240,15 @@ fn run(command: Command) -> Result<()> {
 impl ConfigCommand {
     fn run(self) -> Result<()> {
         let Self::Show { json, flags } = self else {
-            print!("{}", settings::example());
-            return Ok(());
+            return output::print(&settings::example());
         };
         let settings = Settings::of_process(&flags)?;
         if json {
-            println!("{}", serde_json::to_string_pretty(settings.describe())?);
+            output::say!("{}", serde_json::to_string_pretty(settings.describe())?)?;
             return Ok(());
         }
         for row in settings.describe() {
-            println!("{:<28} {:<24} {}", row.key, row.value, row.source);
+            output::say!("{:<28} {:<24} {}", row.key, row.value, row.source)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use engine::DocumentId;
 use serde::Serialize;
 use store::{DocumentSummary, GroupFile};
 
-use super::{DataFlags, runtime, time::timestamp};
+use super::{DataFlags, output::say, runtime, time::timestamp};
 use crate::{
     group::Group,
     run::worker_settings,
@@ -205,11 +205,11 @@ fn ls(settings: &Settings, group: Option<Group>, json: bool) -> Result<()> {
         rows.extend(documents.iter().map(|summary| Row::new(&group, summary)));
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?)?;
         return Ok(());
     }
     for row in &rows {
-        println!("{}", row.line());
+        say!("{}", row.line())?;
     }
     Ok(())
 }
@@ -229,30 +229,30 @@ pub(super) fn documents(settings: &Settings, group: &Group) -> Result<Vec<Row>> 
 
 fn show(row: &Row, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(row)?);
+        say!("{}", serde_json::to_string_pretty(row)?)?;
         return Ok(());
     }
-    println!("document     {}", row.id);
-    println!("group        {}", row.group);
-    println!("changes      {}", row.changes);
-    println!("snapshot     {} bytes", row.snapshot_bytes);
-    println!("tail         {} bytes", row.tail_bytes);
-    println!("created      {}", row.created_at);
-    println!("last change  {}", row.changed_at);
+    say!("document     {}", row.id)?;
+    say!("group        {}", row.group)?;
+    say!("changes      {}", row.changes)?;
+    say!("snapshot     {} bytes", row.snapshot_bytes)?;
+    say!("tail         {} bytes", row.tail_bytes)?;
+    say!("created      {}", row.created_at)?;
+    say!("last change  {}", row.changed_at)?;
     for head in &row.heads {
-        println!("head         {head}");
+        say!("head         {head}")?;
     }
     if row.waiting_changes > 0 {
-        println!(
+        say!(
             "waiting      {} changes whose dependencies have not come",
             row.waiting_changes
-        );
+        )?;
     }
     if !row.indexed {
-        println!("pushed       a whole document that has not been looked at yet");
+        say!("pushed       a whole document that has not been looked at yet")?;
     }
     if let Some(reason) = &row.quarantine {
-        println!("quarantined  {reason}; it still syncs, but is not compacted");
+        say!("quarantined  {reason}; it still syncs, but is not compacted")?;
     }
     Ok(())
 }
@@ -282,8 +282,13 @@ fn write_out(bytes: &[u8], output: Option<PathBuf>) -> Result<()> {
         Some(path) => {
             let mut file = fs::File::create_new(&path)
                 .with_context(|| format!("cannot write {}", path.display()))?;
-            file.write_all(bytes)?;
-            Ok(file.sync_all()?)
+            let written = file.write_all(bytes).and_then(|()| file.sync_all());
+            if written.is_err() {
+                // half a document could be taken for the whole
+                fs::remove_file(&path)
+                    .with_context(|| format!("remove what is left of {}", path.display()))?;
+            }
+            written.with_context(|| format!("cannot write {}", path.display()))
         }
     }
 }

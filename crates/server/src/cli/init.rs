@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use atproto::{Did, Handle, InvalidHandle};
 
-use super::{UsageError, lookup::Lookup, runtime};
+use super::{UsageError, lookup::Lookup, output::say, runtime};
 use crate::{
     origin::Origin,
     outbound::Account,
@@ -69,8 +69,7 @@ impl Init {
                 return Err(error).with_context(|| format!("cannot write {}", path.display()));
             }
         }
-        self.print(&owner, &path, settings.public_url.as_ref());
-        Ok(())
+        self.print(&owner, &path, settings.public_url.as_ref())
     }
 
     /// The settings as they are without the file that is to be written.
@@ -127,20 +126,20 @@ impl Init {
         lines
     }
 
-    fn print(&self, owner: &Owner, path: &Path, public_url: Option<&Origin>) {
-        println!("{}: {}", owner.name, owner.account.did);
-        println!("wrote {}\n", path.display());
-        println!("What comes next:");
+    fn print(&self, owner: &Owner, path: &Path, public_url: Option<&Origin>) -> Result<()> {
+        say!("{}: {}", owner.name, owner.account.did)?;
+        say!("wrote {}\n", path.display())?;
+        say!("What comes next:")?;
         if public_url.is_none() {
-            println!("  put public_url = \"https://...\" there: where apps will reach the server");
+            say!("  put public_url = \"https://...\" there: where apps will reach the server")?;
         }
-        println!("  groundmist-sync serve");
-        println!(
+        say!("  groundmist-sync serve")?;
+        say!(
             "  groundmist-sync publish --app-password-stdin    tells your apps where the server is"
-        );
-        println!(
+        )?;
+        say!(
             "  groundmist-sync devices open                    then sign in with an app, and approve it"
-        );
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write as _, stdout};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::outside;
@@ -12,9 +12,17 @@ pub(super) fn print(text: &str) -> Result<()> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
+        printed => printed.context("cannot write to standard output"),
     }
 }
+
+/// Prints one line, in the words of `format!`. Not `println!`, which panics when standard output has no room.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::cli::output::print(&format!("{}\n", format_args!($($words)*)))
+    };
+}
+pub(super) use say;
 
 /// Prints a value as JSON.
 pub(super) fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<()> {

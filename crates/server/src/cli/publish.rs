@@ -13,7 +13,12 @@ use atproto::{Did, DidDocument};
 use serde_json::{Value, json};
 
 use self::pds::{Pds, PdsError, Place};
-use super::{UsageError, lookup::Lookup, output::print_json, outside, runtime};
+use super::{
+    UsageError,
+    lookup::Lookup,
+    output::{print_json, say},
+    outside, runtime,
+};
 use crate::{
     origin::Origin,
     settings::{AppPassword, PublishSettings, Settings, SettingsFlags},
@@ -187,7 +192,7 @@ async fn show(pds: &Pds, place: &Place) -> Result<()> {
 async fn verify(pds: &Pds, place: &Place, ours: &Value) -> Result<()> {
     match pds.record(place).await? {
         Some(published) if published == *ours => {
-            println!("published as it should be: {ours}");
+            say!("published as it should be: {ours}")?;
             Ok(())
         }
         Some(published) => bail!(
@@ -223,10 +228,9 @@ async fn change(
     }
     changed?;
     match record {
-        Some(record) => println!("published at {place}: {record}"),
-        None => println!("nothing is published at {place} any more"),
+        Some(record) => say!("published at {place}: {record}"),
+        None => say!("nothing is published at {place} any more"),
     }
-    Ok(())
 }
 
 /// A host, or the origin that it is the host of.

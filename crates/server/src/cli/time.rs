@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use store::WINDOW_MS_MAX;
+
 use super::UsageError;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,7 +66,8 @@ pub(super) fn parse_expiry(text: &str) -> Result<Duration, UsageError> {
 
 /// How long the pairing window stays open. While it is, anybody may leave a request: an hour is much already.
 pub(super) fn parse_window(text: &str) -> Result<Duration, UsageError> {
-    parse(text, SECOND..=HOUR, "a time from 1s to 1h, such as 10m")
+    let longest = Duration::from_millis(WINDOW_MS_MAX.unsigned_abs());
+    parse(text, SECOND..=longest, "a time from 1s to 1h, such as 10m")
 }
 
 /// How far back to look.

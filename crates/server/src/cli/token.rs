@@ -9,6 +9,7 @@ use store::{Occasion, Session, SessionAccess, SessionKind};
 
 use super::{
     DataFlags, UsageError,
+    output::say,
     time::{parse_ttl, timestamp},
 };
 use crate::{
@@ -81,7 +82,7 @@ impl Command {
                 };
                 let ttl_s = ttl.as_secs();
                 let token = by_hand::open_session(&accounts, &keys, &group, access, &name, ttl_s)?;
-                println!("{token}");
+                say!("{token}")?;
                 Ok(())
             }
             Self::Ls { json, all, data } => {
@@ -99,7 +100,7 @@ impl Command {
                 if !revoked {
                     bail!("no session {id} that could be revoked; `token ls` shows those that can");
                 }
-                println!("revoked {id}");
+                say!("revoked {id}")?;
                 Ok(())
             }
         }
@@ -150,11 +151,11 @@ impl<'a> Row<'a> {
 
 fn print(rows: &[Row<'_>], json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(rows)?);
+        say!("{}", serde_json::to_string_pretty(rows)?)?;
         return Ok(());
     }
     if rows.is_empty() {
-        println!("no tokens; `groundmist-sync token add --group ...` makes one");
+        say!("no tokens; `groundmist-sync token add --group ...` makes one")?;
     }
     for row in rows {
         let state = match row.state {
@@ -163,10 +164,14 @@ fn print(rows: &[Row<'_>], json: bool) -> Result<()> {
             State::Revoked => "  revoked".into(),
         };
         let used = row.last_used_at.as_deref().unwrap_or("never");
-        println!(
+        say!(
             "{}  {:5}  {}  until {}  last used {used}{state}  {}",
-            row.id, row.access, row.group, row.expires_at, row.name
-        );
+            row.id,
+            row.access,
+            row.group,
+            row.expires_at,
+            row.name
+        )?;
     }
     Ok(())
 }
