@@ -37,6 +37,8 @@ const SESSIONS_EVERY: Duration = Duration::from_millis(250);
 const AUDIT_EVERY: Duration = Duration::from_millis(250);
 /// After how many times of that it writes down which sessions were used: twice a minute.
 const TURNS_PER_NOTE: u32 = 120;
+/// After how many times of that it tries the groups again that could not be opened: every second.
+const TURNS_PER_TRY: u32 = 4;
 /// How long the end may take, in all.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(4);
 
@@ -297,6 +299,9 @@ async fn write_down(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         let write = move || {
             if turn.is_multiple_of(TURNS_PER_NOTE) {
                 note_used(&app);
+            }
+            if turn.is_multiple_of(TURNS_PER_TRY) {
+                app.hub.try_again();
             }
             write_journal(&app, JournalTime::IfDue);
         };

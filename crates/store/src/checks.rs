@@ -46,7 +46,7 @@ pub(crate) fn check_rows(path: &Path, connection: &Connection) -> Result<(), Ope
     };
     for (query, is_sound) in CHECKS {
         let damaged = first_damaged(connection, query, is_sound);
-        if let Some(what) = damaged.map_err(|error| problem(OpenProblem::Sqlite(error)))? {
+        if let Some(what) = damaged.map_err(|error| problem(error.into()))? {
             return Err(problem(OpenProblem::Damaged {
                 what: format!("checksum of {what}"),
             }));

@@ -1,6 +1,73 @@
 //! What can go wrong with a file, and whose turn it is then.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
+
+use rusqlite::{ErrorCode, ffi};
+
+/// What the operator can clear away. Nothing was changed, and nothing is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// The disk is full.
+    #[error("there is no room on the disk; make some, and try again")]
+    Full,
+    /// The disk can only be read.
+    #[error("the disk can only be read; see why, have it take writes, and try again")]
+    ReadOnly,
+    /// Somebody else has had the file locked for too long.
+    #[error("another program has the database locked; see which, and try again")]
+    Locked,
+}
+
+impl Obstacle {
+    fn of_io(error: &io::Error) -> Option<Self> {
+        use io::ErrorKind as Kind;
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "there are many kinds, and these are the ones that are meant"
+        )]
+        match error.kind() {
+            Kind::StorageFull | Kind::QuotaExceeded => Some(Self::Full),
+            Kind::ReadOnlyFilesystem => Some(Self::ReadOnly),
+            _ => None,
+        }
+    }
+
+    fn of_sqlite(error: &rusqlite::Error) -> Option<Self> {
+        let error = error.sqlite_error()?;
+        // the file beside a database through which its users see each other: to make it longer takes room, nothing else
+        if error.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+            return Some(Self::Full);
+        }
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "there are many codes, and these are the ones that are meant"
+        )]
+        match error.code {
+            ErrorCode::DiskFull => Some(Self::Full),
+            ErrorCode::ReadOnly => Some(Self::ReadOnly),
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(Self::Locked),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for OpenProblem {
+    fn from(error: io::Error) -> Self {
+        Obstacle::of_io(&error).map_or(Self::Io(error), Self::Obstacle)
+    }
+}
+
+impl From<rusqlite::Error> for OpenProblem {
+    fn from(error: rusqlite::Error) -> Self {
+        Obstacle::of_sqlite(&error).map_or(Self::Sqlite(error), Self::Obstacle)
+    }
+}
+
+impl From<rusqlite::Error> for AccountError {
+    fn from(error: rusqlite::Error) -> Self {
+        Obstacle::of_sqlite(&error).map_or(Self::Sqlite(error), Self::Obstacle)
+    }
+}
 
 /// A file that cannot be used. The text says which, why, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -16,12 +83,15 @@ pub struct OpenError {
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenProblem {
+    /// Something is in the way that can be cleared away.
+    #[error("{0}")]
+    Obstacle(Obstacle),
     /// The operating system said no.
     #[error("cannot be opened ({0})")]
-    Io(#[from] std::io::Error),
+    Io(#[source] io::Error),
     /// SQLite said no.
     #[error("cannot be opened ({0})")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
     /// What is read is not what was written.
     #[error(
         "is damaged ({what}); restore it from a backup, or move it away to begin with an empty one"
@@ -51,9 +121,12 @@ pub enum OpenProblem {
 /// The account database could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
+    /// Something is in the way that can be cleared away.
+    #[error("the account database: {0}")]
+    Obstacle(Obstacle),
     /// SQLite said no.
-    #[error("the account database failed")]
-    Sqlite(#[from] rusqlite::Error),
+    #[error("the account database failed ({0})")]
+    Sqlite(#[source] rusqlite::Error),
     /// There was no randomness for an id.
     #[error("no randomness")]
     Random(#[from] getrandom::Error),

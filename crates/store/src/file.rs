@@ -12,7 +12,7 @@ use crate::{
     error::OpenError,
     read::read,
     row::{DocumentRow, unsigned},
-    schema,
+    schema::{self, Filled},
 };
 
 /// Most memory for pages of the file, in KiB.
@@ -21,6 +21,7 @@ const CACHE_KIB: u32 = 512;
 /// A group's file, open for reading.
 pub struct GroupFile {
     connection: Connection,
+    filled: Filled,
 }
 
 /// What there is to say of a document without looking into it.
@@ -59,7 +60,8 @@ impl GroupFile {
     /// # Errors
     /// [`OpenError`] if it does not, or cannot be used.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        schema::open_existing(path, &schema::GROUP, CACHE_KIB).map(|connection| Self { connection })
+        let (connection, filled) = schema::open_existing(path, &schema::GROUP, CACHE_KIB)?;
+        Ok(Self { connection, filled })
     }
 
     /// All documents, ascending by id.
@@ -67,6 +69,9 @@ impl GroupFile {
     /// # Errors
     /// [`FileError`], also for a row whose checksum is wrong.
     pub fn documents(&self) -> Result<Vec<DocumentSummary>, FileError> {
+        if self.filled == Filled::NotYet {
+            return Ok(vec![]);
+        }
         let mut statement = self.connection.prepare(DocumentRow::SELECT_ALL)?;
         let rows = statement.query_map([], DocumentRow::read_sound)?;
         let mut documents = rows
@@ -81,6 +86,9 @@ impl GroupFile {
     /// # Errors
     /// [`FileError`], also for a row whose checksum is wrong.
     pub fn document(&self, id: DocumentId) -> Result<Option<DocumentSummary>, FileError> {
+        if self.filled == Filled::NotYet {
+            return Ok(None);
+        }
         Ok(DocumentRow::find(&self.connection, id)?.map(summary))
     }
 
@@ -89,6 +97,9 @@ impl GroupFile {
     /// # Errors
     /// [`FileError`], also for a row whose checksum is wrong.
     pub fn chunks(&self, id: DocumentId) -> Result<Vec<StoredChunk>, FileError> {
+        if self.filled == Filled::NotYet {
+            return Ok(vec![]);
+        }
         let what = ReadWhat::Chunks {
             from: 0,
             until: u64::MAX,

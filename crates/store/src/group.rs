@@ -13,7 +13,7 @@ use engine::{
 
 use crate::{
     checks::check_rows,
-    error::{OpenError, OpenProblem},
+    error::OpenError,
     health::{HealthReader, health},
     open::connect_readonly,
     reader::Reader,
@@ -80,7 +80,7 @@ impl GroupStore {
                 [],
                 |row| row.get(0),
             )
-            .map_err(|error| failed(OpenProblem::Sqlite(error)))?;
+            .map_err(|error| failed(error.into()))?;
         let sink: Sink = Arc::from(completed);
         let (health_writer, health) = health();
         let writer = Writer::new(

@@ -22,9 +22,9 @@ pub use account::{
     AccountStore, AppKind, Approval, Approved, Attested, AuditEntry, AuditOrder, AuditRow, Device,
     DeviceProof, Grant, NewApproval, NewDevice, NewPending, NewSession, Occasion, Pending,
     PendingDoor, Recorded, Refreshed, RevokedCounts, Root, Session, SessionAccess, SessionKind,
-    Use,
+    Use, WINDOW_MS_MAX,
 };
-pub use error::{AccountError, OpenError, OpenProblem};
+pub use error::{AccountError, Obstacle, OpenError, OpenProblem};
 pub use file::{DocumentSummary, FileError, GroupFile};
 pub use group::{Completion, GroupSettings, GroupStore};
 pub use health::{Health, HealthReader};

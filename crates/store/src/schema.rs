@@ -284,18 +284,30 @@ fn prepare(path: &Path, format: &Format, cache_kib: u32) -> Result<Connection, O
     Ok(connection)
 }
 
+/// Whether a file has its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    Yes,
+    /// It has just been made, or there was no room for them on the disk.
+    NotYet,
+}
+
 /// Opens a file that exists, for reading alone.
 pub(crate) fn open_existing(
     path: &Path,
     format: &Format,
     cache_kib: u32,
-) -> Result<Connection, OpenError> {
+) -> Result<(Connection, Filled), OpenError> {
     let open = || {
         // SQLite would say no more than that it cannot open it
         std::fs::metadata(path)?;
         let connection = connect_readonly(path, cache_kib)?;
-        format.version_of(&connection)?;
-        Ok(connection)
+        let filled = if format.version_of(&connection)? == 0 {
+            Filled::NotYet
+        } else {
+            Filled::Yes
+        };
+        Ok((connection, filled))
     };
     open().map_err(|problem| OpenError {
         path: path.to_owned(),

@@ -10,12 +10,12 @@ use std::{
 };
 
 use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
-use store::{GroupSettings, GroupStore, OpenError, OpenProblem};
+use store::{GroupSettings, GroupStore, Obstacle, OpenError, OpenProblem};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
 };
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::{
     group::{self, Mailbox},
@@ -99,9 +99,9 @@ enum Opened {
     },
     /// Its file cannot be used; said in the log when it was found out.
     Damaged,
-    /// Its file could not be opened, for a reason that may pass, such as too many open files: whoever asks next has it
-    /// tried again.
-    Unavailable,
+    /// Its file could not be opened, for a reason that may pass, such as too many open files: it is tried again every
+    /// second, and when somebody asks.
+    Unavailable(Health),
 }
 
 impl From<OpenError> for Opened {
@@ -110,7 +110,10 @@ impl From<OpenError> for Opened {
             OpenProblem::Damaged { .. }
             | OpenProblem::Foreign { .. }
             | OpenProblem::TooNew { .. } => Self::Damaged,
-            OpenProblem::Io(_) | OpenProblem::Sqlite(_) => Self::Unavailable,
+            OpenProblem::Obstacle(Obstacle::Full) => Self::Unavailable(Health::Full),
+            OpenProblem::Obstacle(Obstacle::ReadOnly | Obstacle::Locked)
+            | OpenProblem::Io(_)
+            | OpenProblem::Sqlite(_) => Self::Unavailable(Health::Failed),
         }
     }
 }
@@ -272,6 +275,19 @@ impl Hub {
         self.mailbox(group).is_some()
     }
 
+    /// Tries the groups again that could not be opened for a reason that may pass. Takes the disk a moment.
+    pub fn try_again(&self) {
+        let is_unavailable = |opened: &Opened| matches!(opened, Opened::Unavailable(_));
+        let unavailable: Vec<_> = {
+            let groups = self.groups();
+            let unavailable = groups.iter().filter(|(_, opened)| is_unavailable(opened));
+            unavailable.map(|(group, _)| group.clone()).collect()
+        };
+        for group in unavailable {
+            self.mailbox(&group);
+        }
+    }
+
     /// The worst of all groups.
     pub fn health(&self) -> Health {
         let groups = self.groups();
@@ -281,7 +297,8 @@ impl Hub {
                 store::Health::Full => Health::Full,
                 store::Health::Failed => Health::Failed,
             },
-            Opened::Damaged | Opened::Unavailable => Health::Failed,
+            Opened::Damaged => Health::Failed,
+            Opened::Unavailable(health) => *health,
         });
         healths.max().unwrap_or(Health::Good)
     }
@@ -308,16 +325,29 @@ impl Hub {
         if self.inner.presence.borrow().is_closing {
             return None;
         }
-        if let None | Some(Opened::Unavailable) = groups.get(group) {
-            let opened = self.open(group).unwrap_or_else(|problem| {
-                error!(%group, "cannot use the group: {problem}");
-                problem.into()
-            });
+        let known = groups.get(group);
+        let is_new = known.is_none();
+        if let None | Some(Opened::Unavailable(_)) = known {
+            let opened = match self.open(group) {
+                Ok(opened) => {
+                    if !is_new {
+                        info!(%group, "the group can be used again");
+                    }
+                    opened
+                }
+                Err(problem) => {
+                    // that is tried again and again is said once
+                    if is_new {
+                        error!(%group, "cannot use the group: {problem}");
+                    }
+                    problem.into()
+                }
+            };
             groups.insert(group.clone(), opened);
         }
         match groups.get(group) {
             Some(Opened::Running { mailbox, .. }) => Some(mailbox.clone()),
-            Some(Opened::Damaged | Opened::Unavailable) | None => None,
+            Some(Opened::Damaged | Opened::Unavailable(_)) | None => None,
         }
     }
 

@@ -26,7 +26,7 @@ pub use self::{
     audit::{AuditEntry, AuditOrder, AuditRow, Occasion},
     devices::{Device, DeviceProof},
     grants::Grant,
-    pairing::{AppKind, NewPending, Pending, PendingDoor, Recorded},
+    pairing::{AppKind, NewPending, Pending, PendingDoor, Recorded, WINDOW_MS_MAX},
     panic::RevokedCounts,
     roots::Root,
     sessions::{NewSession, Refreshed, Session, SessionKind},

@@ -116,10 +116,12 @@ const PENDING: &str = "SELECT id, door, app, jkt, origin, kind, app_name, name, 
             denied_at_ms FROM pending";
 /// How long a request waits that does not come again.
 const WAITS_MS_MAX: i64 = 24 * 3_600 * 1_000;
+/// How long the pairing window may stay open, in milliseconds.
+pub const WINDOW_MS_MAX: i64 = 3_600 * 1_000;
 const OPEN_UNTIL: &str = "pairing_open_until_ms";
 
 impl AccountStore {
-    /// Opens the pairing window until a time. If it was closed, the requests of the last time are forgotten with
+    /// Opens the pairing window until a time, at most [`WINDOW_MS_MAX`] from now. If it was closed, the requests of the last time are forgotten with
     /// their denials; if it was open, this only moves its end.
     ///
     /// # Errors
@@ -331,7 +333,9 @@ fn add_groups(
 
 fn open_until(connection: &Connection, now_ms: i64) -> rusqlite::Result<Option<i64>> {
     let until = property(connection, OPEN_UNTIL)?.and_then(|until| until.parse().ok());
-    Ok(until.filter(|until| *until > now_ms))
+    // an end that is further off than it can be set is that of a clock which was set back since
+    let may_be = now_ms + 1..=now_ms.saturating_add(WINDOW_MS_MAX);
+    Ok(until.filter(|until| may_be.contains(until)))
 }
 
 pub(super) fn close(connection: &Connection) -> rusqlite::Result<()> {
