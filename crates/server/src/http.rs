@@ -33,7 +33,7 @@ use tokio::{
     sync::watch,
 };
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     client_address::{Client, Peer},
@@ -197,6 +197,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let crowd = Arc::new(Crowd::default());
     let router = router(Arc::clone(&app));
+    let mut accepting = Accepting::Well;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -204,6 +205,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
         };
         match accepted {
             Ok((stream, peer)) => {
+                accepting.well();
                 let speaks_for_many = peer.ip().to_canonical().is_loopback()
                     || app.trusted_proxies.contains(peer.ip());
                 let guest = (!speaks_for_many).then(|| crowd.enter(peer.ip()));
@@ -223,9 +225,29 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
                 });
             }
             Err(error) => {
-                warn!("cannot accept a connection: {error}");
+                accepting.failed(&error);
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
+        }
+    }
+}
+
+/// How accepting goes, so that a want of files that lasts is said once and not ten times a second.
+enum Accepting {
+    Well,
+    Failing,
+}
+
+impl Accepting {
+    fn well(&mut self) {
+        if let Self::Failing = std::mem::replace(self, Self::Well) {
+            info!("connections are accepted again");
+        }
+    }
+
+    fn failed(&mut self, error: &std::io::Error) {
+        if let Self::Well = std::mem::replace(self, Self::Failing) {
+            warn!("cannot accept a connection: {error}; trying again until it goes");
         }
     }
 }

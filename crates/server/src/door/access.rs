@@ -19,7 +19,7 @@ use atproto::{
 use sha2::{Digest, Sha256};
 use store::{AccountError, Use};
 
-use super::{Door, InvalidToken, TooMany, now_ms, replay::Shown};
+use super::{Door, InvalidToken, TooMany, now_ms, replay::Shown, uptime_ms};
 use crate::{
     origin::Origin,
     outbound::{ClientError, DidError},
@@ -166,7 +166,7 @@ impl Door {
             url: &url,
             access_token: token,
             now_s,
-            nonce: &|nonce| self.nonces.is_good(nonce, now_s),
+            nonce: &|nonce| self.nonces.is_good(nonce, uptime_ms() / 1_000),
         };
         proof.verify(&expected).map_err(|problem| {
             if problem == ProofError::Nonce {

@@ -15,7 +15,9 @@ use store::{
     Recorded, Session, SessionAccess, SessionKind,
 };
 
-use super::{Door, Event, RootUrl, SessionId, TooMany, by_hand, lock, now_ms, replay::Shown};
+use super::{
+    Door, Event, RootUrl, SessionId, TooMany, by_hand, lock, now_ms, replay::Shown, uptime_ms,
+};
 use crate::{group::Group, origin::Origin, outbound::ClientError, settings::LegacyAuthenticate};
 
 /// Where the route is.
@@ -233,7 +235,7 @@ impl Door {
             url: &public_url.at(PATH),
             access_token: Some(token),
             now_s,
-            nonce: &|nonce| self.nonces.is_good(nonce, now_s),
+            nonce: &|nonce| self.nonces.is_good(nonce, uptime_ms() / 1_000),
         });
         let proof = verified.map_err(|problem| {
             if problem == ProofError::Nonce {

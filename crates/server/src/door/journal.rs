@@ -15,6 +15,12 @@ const SPAN_MS_MIN: i64 = 1_000;
 const SPAN_MS_MAX: i64 = 3_600_000;
 /// Most rows of a span, of refusals and of logins each.
 const ROWS_MAX: usize = 32;
+/// Most rows that are kept while the database takes none; what does not fit is added up.
+const KEPT_MAX: usize = 1_024;
+/// How long they are kept before they are tried again, in milliseconds.
+const AGAIN_MS: i64 = 2_000;
+/// What is said of those that were added up.
+const OTHERS: &str = "others";
 
 /// Something that happens often.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +46,8 @@ struct Span {
 #[derive(Default)]
 pub(super) struct Journal {
     spans: BTreeMap<&'static str, BTreeMap<Event, Span>>,
+    /// What the database did not take.
+    kept: Vec<AuditEntry>,
     due_ms: i64,
     span_ms: i64,
 }
@@ -53,7 +61,7 @@ impl Journal {
         } else {
             Event {
                 event: event.event,
-                detail: "others".into(),
+                detail: OTHERS.into(),
                 app: None,
                 device: None,
                 address: None,
@@ -74,7 +82,7 @@ impl Journal {
             return vec![];
         }
         // a span in which nothing happened ends the waiting
-        self.span_ms = if self.spans.is_empty() {
+        self.span_ms = if self.spans.is_empty() && self.kept.is_empty() {
             0
         } else {
             (self.span_ms * 2).clamp(SPAN_MS_MIN, SPAN_MS_MAX)
@@ -86,7 +94,7 @@ impl Journal {
     /// All that has not been written.
     pub(super) fn rest(&mut self, now_ms: i64) -> Vec<AuditEntry> {
         let spans = std::mem::take(&mut self.spans);
-        spans
+        let new = spans
             .into_values()
             .flatten()
             .map(|(event, span)| AuditEntry {
@@ -97,8 +105,40 @@ impl Journal {
                 address: event.address.map(|address| address.to_string()),
                 detail: Some(event.detail),
                 ..AuditEntry::new(span.first_ms, event.event)
-            })
-            .collect()
+            });
+        let mut rows = std::mem::take(&mut self.kept);
+        rows.extend(new);
+        rows
+    }
+
+    /// Takes back rows that could not be written, until the next time, which is soon.
+    pub(super) fn keep(&mut self, mut rows: Vec<AuditEntry>, now_ms: i64) {
+        let surplus = rows.split_off(rows.len().min(KEPT_MAX));
+        self.kept = rows;
+        for row in surplus {
+            self.add_up(row);
+        }
+        self.due_ms = now_ms.saturating_add(AGAIN_MS);
+    }
+
+    /// There are but two events, so this adds two rows to those that are kept.
+    fn add_up(&mut self, row: AuditEntry) {
+        let is_alike = |kept: &&mut AuditEntry| {
+            kept.event == row.event && kept.detail.as_deref() == Some(OTHERS)
+        };
+        let until_ms = Some(row.until_ms.unwrap_or(row.at_ms));
+        match self.kept.iter_mut().find(is_alike) {
+            Some(alike) => {
+                alike.count = alike.count.saturating_add(row.count);
+                alike.until_ms = alike.until_ms.max(until_ms);
+            }
+            None => self.kept.push(AuditEntry {
+                until_ms,
+                count: row.count,
+                detail: Some(OTHERS.into()),
+                ..AuditEntry::new(row.at_ms, row.event)
+            }),
+        }
     }
 }
 
@@ -177,6 +217,22 @@ mod tests {
         assert_eq!(journal.due(later_ms).len(), 1);
         journal.note(refusal(1), 10);
         assert_eq!(journal.due(10).len(), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_kept_within_bounds_and_loses_no_count() {
+        let mut journal = Journal::default();
+        let mut now_ms = 0;
+        for number in 0..10_000 {
+            now_ms += AGAIN_MS;
+            journal.note(refusal(number), now_ms);
+            let rows = journal.due(now_ms);
+            assert!(rows.len() <= KEPT_MAX + 3, "{}", rows.len());
+            journal.keep(rows, now_ms);
+        }
+        let rows = journal.rest(now_ms);
+        assert_eq!(rows.iter().map(|row| row.count).sum::<u32>(), 10_000);
+        assert_eq!(rows[0].at_ms, AGAIN_MS, "the first of them is still told");
     }
 
     #[test]

@@ -24,12 +24,14 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use atproto::Did;
 use engine::Access;
-use store::{AccountError, AccountStore, SessionAccess};
+use rustix::time::{ClockId, clock_gettime};
+use store::{AccountError, AccountStore, Obstacle, SessionAccess};
+use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::{
     access::{
@@ -52,6 +54,9 @@ use crate::{
     settings::{BareAudience, LegacyAuthenticate},
     sync::Admitted,
 };
+
+/// How long a request may wait until the account database can be written to for it.
+const TURN_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// Whose door it is, and how it is to be opened.
 #[derive(Debug, Clone)]
@@ -101,6 +106,8 @@ pub struct Door {
     keys: RwLock<Keys>,
     reader: Mutex<AccountStore>,
     writer: Mutex<AccountStore>,
+    /// Held by whoever writes for a request, so that the others can wait their turn without a thread each.
+    turn: Semaphore,
     dids: DidResolver,
     clients: ClientResolver,
     limits: Limits,
@@ -137,6 +144,7 @@ impl Door {
             keys: RwLock::new(Keys { epoch, tokens }),
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
+            turn: Semaphore::new(1),
             dids,
             clients,
             limits: Limits::default(),
@@ -160,7 +168,7 @@ impl Door {
 
     /// The nonce that proofs must repeat from now on.
     pub fn nonce(&self) -> String {
-        self.nonces.current(now_ms() / 1_000)
+        self.nonces.current(uptime_ms() / 1_000)
     }
 
     /// Lets somebody in by a sync token, or not: signature, end, session, device, approval and grant must all hold.
@@ -177,7 +185,7 @@ impl Door {
     /// # Errors
     /// [`Refused`].
     pub fn admit_ticket(&self, ticket: &str, origin: Option<&str>) -> Result<Admitted, Refused> {
-        let redeemed = lock(&self.tickets).redeem(ticket, now_ms());
+        let redeemed = lock(&self.tickets).redeem(ticket, uptime_ms());
         let (session, group) = redeemed.ok_or(Refused::Ticket)?;
         self.admit_session(session, group, origin)
     }
@@ -258,14 +266,18 @@ impl Door {
     /// Writes down which sessions have been used since the last call.
     ///
     /// # Errors
-    /// [`AccountError`] if the database fails.
+    /// [`AccountError`] if the database fails; they are noted the next time then.
     pub fn note_used(&self) -> Result<(), AccountError> {
         let used = std::mem::take(&mut *lock(&self.used));
         if used.is_empty() {
             return Ok(());
         }
         let ids = used.iter().map(SessionId::as_str);
-        self.writer().touch(ids, now_ms())
+        let noted = self.writer().touch(ids, now_ms());
+        if noted.is_err() {
+            lock(&self.used).extend(used);
+        }
+        noted
     }
 
     /// Counts something for the audit log that may happen often.
@@ -287,7 +299,7 @@ impl Door {
     /// Writes what was counted into the audit log, if it is time.
     ///
     /// # Errors
-    /// [`AccountError`] if the database fails; it is lost for the log then.
+    /// [`AccountError`] if the database fails; it is kept for the next time then.
     pub fn write_journal(&self, when: JournalTime) -> Result<(), AccountError> {
         let now_ms = now_ms();
         let rows = match when {
@@ -297,7 +309,11 @@ impl Door {
         if rows.is_empty() {
             return Ok(());
         }
-        self.writer().append(&rows)
+        let written = self.writer().append(&rows);
+        if written.is_err() {
+            lock(&self.journal).keep(rows, now_ms);
+        }
+        written
     }
 
     /// The keys of tokens in the epoch that is in force.
@@ -318,11 +334,14 @@ impl Door {
         look(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Does something with the database that waits for the disk.
+    /// Does something with the database that waits for the disk. Whoever does not get a turn in time is told so: behind a
+    /// file that somebody has locked, those who wait would be more and more.
     async fn write<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&AccountStore) -> Result<T, AccountError> + Send + 'static,
     ) -> Result<T, AccountError> {
+        let turn = timeout(TURN_TIME_MAX, self.turn.acquire()).await;
+        let _turn = turn.map_err(|_| AccountError::Obstacle(Obstacle::Locked))?;
         let door = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || change(&door.writer())).await;
         // nobody aborts it, so what it has instead of an outcome is a panic, which goes on here
@@ -331,7 +350,7 @@ impl Door {
 
     /// Notes that a proof was shown, by the thumbprint of its key and its `jti`.
     fn show_proof(&self, thumbprint: &str, jti: &str) -> replay::Shown {
-        lock(&self.proofs).show(thumbprint, jti, now_ms() / 1_000)
+        lock(&self.proofs).show(thumbprint, jti, uptime_ms() / 1_000)
     }
 }
 
@@ -347,6 +366,15 @@ pub enum JournalTime {
 /// A panic while the lock was held leaves what is whole all the same.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long the machine has been up, in milliseconds: nobody sets it forward or back. What is kept in memory alone
+/// lives by it; what is on the disk, or in a token, lives by [`now_ms`].
+fn uptime_ms() -> i64 {
+    let up = clock_gettime(ClockId::Boottime);
+    up.tv_sec
+        .saturating_mul(1_000)
+        .saturating_add(up.tv_nsec / 1_000_000)
 }
 
 /// Unix time in milliseconds.

@@ -56,7 +56,7 @@ impl UsedProofs {
     }
 
     /// A proof is shown with a nonce of the current slot or the one before it, so a mark of slot n is needed until the
-    /// end of slot n + 1. A clock that was set back forgets nothing.
+    /// end of slot n + 1.
     fn turn(&mut self, slot: i64) {
         if slot <= self.slot {
             return;

@@ -13,6 +13,7 @@ use crate::{
     door::{
         Door, Event, RootUrl, SessionId, Ticket, TooMany, lock, now_ms,
         token::{AccessClaims, RefreshClaims},
+        uptime_ms,
     },
     group::Group,
 };
@@ -311,7 +312,7 @@ impl Door {
     /// [`AccessError`].
     pub fn issue_ticket(&self, caller: &Caller, group: &Group) -> Result<Ticket, AccessError> {
         caller.access_to(group)?;
-        let ticket = lock(&self.tickets).issue(&caller.id, group, now_ms());
+        let ticket = lock(&self.tickets).issue(&caller.id, group, uptime_ms());
         let ticket = ticket.map_err(AccountError::from)?;
         ticket.ok_or_else(|| TooMany::for_a_slot().into())
     }
