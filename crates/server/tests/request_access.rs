@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
-    Client, Replica, Server, handshake,
+    Client, Replica,
+    app::{App, socket, token},
+    handshake,
     identity::{
-        APP, Answered, CLIENT_ID, Device, GROUP, Key, OWNER, STRANGER, World, metadata, now_s,
+        APP, CLIENT_ID, Device, GROUP, Key, OWNER, STRANGER, World, metadata, now_s,
         service_claims, unique,
     },
     within,
@@ -20,127 +22,6 @@ use support::{
 mod support;
 
 const AT_ONCE: Duration = Duration::from_secs(1);
-const NSID: &str = "xyz.groundmist.sync";
-
-/// An app's device at door B.
-struct App<'a> {
-    server: &'a Server,
-    world: &'a World,
-    device: Device,
-}
-
-impl<'a> App<'a> {
-    fn new(server: &'a Server, world: &'a World) -> Self {
-        let device = Device::in_browser();
-        Self {
-            server,
-            world,
-            device,
-        }
-    }
-
-    fn audience(&self) -> String {
-        format!("{}#groundmist_sync", self.server.did())
-    }
-
-    fn service_auth(&self, method: &str) -> String {
-        self.world.service_auth(&self.audience(), method)
-    }
-
-    fn wish() -> Value {
-        json!({
-            "clientId": CLIENT_ID, "deviceName": "laptop",
-            "groups": [{ "group": GROUP, "access": "write" }],
-        })
-    }
-
-    fn url(&self, method: &str) -> String {
-        format!("{}/xrpc/{NSID}.{method}", self.server.origin())
-    }
-
-    /// Calls a method with a token and a good proof for it.
-    async fn call(
-        &self,
-        verb: &str,
-        method: &str,
-        scheme: &str,
-        token: &str,
-        body: &Value,
-    ) -> Answered {
-        let nonce = self.server.nonce().await;
-        let proof = self.device.proof(verb, &self.url(method), token, &nonce);
-        self.call_with(verb, method, scheme, token, Some(&proof), body)
-            .await
-    }
-
-    async fn call_with(
-        &self,
-        verb: &str,
-        method: &str,
-        scheme: &str,
-        token: &str,
-        proof: Option<&str>,
-        body: &Value,
-    ) -> Answered {
-        let authorization = format!("{scheme} {token}");
-        let mut headers = vec![("Authorization", authorization.as_str()), ("Origin", APP)];
-        headers.extend(proof.map(|proof| ("DPoP", proof)));
-        let path = format!("/xrpc/{NSID}.{method}");
-        let (path, query) = match body["group"].as_str() {
-            Some(group) if verb == "GET" => (format!("{path}?group={group}"), true),
-            _ => (path, verb == "GET"),
-        };
-        let body = if query {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        self.server.request(verb, &path, &headers, &body).await
-    }
-
-    async fn request(&self) -> Answered {
-        let auth = self.service_auth("requestAccess");
-        self.call("POST", "requestAccess", "Bearer", &auth, &Self::wish())
-            .await
-    }
-
-    /// A session, after the owner's approval.
-    async fn session(&self) -> Value {
-        let pending = self.request().await;
-        assert_eq!(pending.json()["status"], "pending", "{pending:?}");
-        self.server.approve(&self.device, &[]).await;
-        let granted = self.request().await.json();
-        assert_eq!(granted["status"], "granted", "{granted}");
-        assert_eq!(granted["did"], OWNER);
-        granted["session"].clone()
-    }
-
-    async fn ticket(&self, session: &Value) -> Answered {
-        let token = session["accessToken"].as_str().unwrap();
-        self.call(
-            "POST",
-            "createTicket",
-            "DPoP",
-            token,
-            &json!({ "group": GROUP }),
-        )
-        .await
-    }
-}
-
-fn token(session: &Value) -> &str {
-    session["accessToken"].as_str().unwrap()
-}
-
-/// Where a ticket's address leads here: by the address and not the name, as the client connects to it.
-fn socket(server: &Server, ticket: &Answered) -> String {
-    let url = ticket.json()["url"].as_str().unwrap().to_owned();
-    url.replace(
-        &server.origin().replace("http", "ws"),
-        &format!("ws://{}", server.address),
-    )
-}
-
 #[tokio::test]
 async fn a_device_gets_a_session_once_its_owner_has_approved_it() {
     let world = World::new().await;

@@ -10,7 +10,9 @@
     reason = "each test file uses a part of it, and a test that meets the unexpected ends"
 )]
 
+pub mod app;
 mod client;
+pub mod disk;
 pub mod hostile;
 pub mod identity;
 pub mod owner;
@@ -18,7 +20,7 @@ mod process;
 mod wire;
 
 pub use client::{Client, Event, Replica, handshake, random_id};
-pub use process::{Output, Server, run};
+pub use process::{Output, Server, command, outcome, run};
 pub use wire::{Received, frame, join_frame, sync_frame, sync_frame_as};
 
 use std::{future::Future, time::Duration};

@@ -17,7 +17,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{soon, within};
+use super::{disk::Disk, soon, within};
 
 /// A server for development, `groundmist-sync dev`, that is killed when it is dropped.
 pub struct Server {
@@ -26,8 +26,9 @@ pub struct Server {
     errors: watch::Receiver<String>,
     flags: Vec<String>,
     variables: Vec<(String, String)>,
-    // kept until the end, and across restarts
+    // both kept until the end, and across restarts
     folder: TempDir,
+    disk: Option<Disk>,
     pub url: String,
     pub token: String,
     pub group: String,
@@ -59,8 +60,13 @@ impl Output {
 
 /// Runs a command to its end, in `folder`, with nothing in its environment but `variables`.
 pub async fn run(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
-    let mut command = command(folder, arguments);
+    let mut command = command(folder, None, arguments);
     command.envs(variables.iter().copied());
+    outcome(command).await
+}
+
+/// Runs a command to its end.
+pub async fn outcome(mut command: Command) -> Output {
     let output = soon("the command to end", command.output()).await.unwrap();
     Output {
         code: output.status.code(),
@@ -71,8 +77,12 @@ pub async fn run(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) 
 }
 
 /// No settings but those that are given: nothing from the environment or the working directory of the tests.
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_groundmist-sync"));
+pub fn command(folder: &Path, disk: Option<&Disk>, arguments: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_groundmist-sync");
+    let mut command = match disk {
+        Some(disk) => disk.command(program),
+        None => Command::new(program),
+    };
     command
         .args(arguments)
         .current_dir(folder)
@@ -92,18 +102,38 @@ impl Server {
     /// With flags of `dev` besides the usual ones.
     pub async fn start_with(flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self::start_in(TempDir::new().unwrap(), flags, vec![]).await
+        Self::start_in(TempDir::new().unwrap(), None, flags, vec![]).await
+    }
+
+    /// With its data on a disk of this size, these lines in its settings file, and these variables.
+    pub async fn start_on_disk(size: &str, config: &str, variables: Vec<(String, String)>) -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        let disk = Disk::mounted(folder.path(), size).await;
+        Self::start_in(
+            folder,
+            Some(disk),
+            vec!["--log".into(), "info".into()],
+            variables,
+        )
+        .await
+    }
+
+    /// The disk that it has for itself.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
     }
 
     /// With these variables in its environment, and in that of [`Server::cli`].
     pub async fn start_in_world(flags: &[&str], variables: Vec<(String, String)>) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self::start_in(TempDir::new().unwrap(), flags, variables).await
+        Self::start_in(TempDir::new().unwrap(), None, flags, variables).await
     }
 
     /// With this working directory, whose folder `data` is the data directory.
     async fn start_in(
         folder: TempDir,
+        disk: Option<Disk>,
         flags: Vec<String>,
         variables: Vec<(String, String)>,
     ) -> Self {
@@ -112,7 +142,7 @@ impl Server {
             arguments.extend(["--port", "0"]);
         }
         arguments.extend(flags.iter().map(String::as_str));
-        let mut command = command(folder.path(), &arguments);
+        let mut command = command(folder.path(), disk.as_ref(), &arguments);
         command.envs(variables.iter().cloned());
         let mut child = command.spawn().unwrap();
         let errors = collect(child.stderr.take().unwrap());
@@ -131,6 +161,7 @@ impl Server {
             flags,
             variables,
             folder,
+            disk,
             address: address.unwrap().parse().unwrap(),
             url,
             token: text("token"),
@@ -143,7 +174,6 @@ impl Server {
         self.child.id().unwrap()
     }
 
-    /// The working directory of the server and of [`Server::cli`].
     /// The number that the next file or socket gets that it opens.
     pub fn next_file(&self) -> u64 {
         let folder = format!("/proc/{}/fd", self.child.id().unwrap());
@@ -165,12 +195,16 @@ impl Server {
         before.unwrap().current.unwrap()
     }
 
+    /// The working directory of the server and of [`Server::cli`].
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        match &self.disk {
+            Some(disk) => disk.root().to_owned(),
+            None => self.folder.path().join("data"),
+        }
     }
 
     /// The file of a group.
@@ -186,14 +220,14 @@ impl Server {
     /// Ends it as `kill` does, and starts another one on the same data; its port is another one too.
     pub async fn restart(mut self) -> Self {
         assert_eq!(self.terminate().await.code(), Some(0));
-        Self::start_in(self.folder, self.flags, self.variables).await
+        Self::start_in(self.folder, self.disk, self.flags, self.variables).await
     }
 
     /// The same on this port, so that it keeps its name.
     pub async fn restart_at(mut self, port: &str) -> Self {
         assert_eq!(self.terminate().await.code(), Some(0));
         self.flags.extend(["--port".into(), port.into()]);
-        Self::start_in(self.folder, self.flags, self.variables).await
+        Self::start_in(self.folder, self.disk, self.flags, self.variables).await
     }
 
     /// Asks it to end, and waits until it has.
@@ -219,19 +253,16 @@ impl Server {
 
     /// Starts a server on the data of one that has ended.
     pub async fn start_again(self) -> Self {
-        Self::start_in(self.folder, self.flags, self.variables).await
+        Self::start_in(self.folder, self.disk, self.flags, self.variables).await
     }
 
     /// Runs a command on the data of this server, which may go on meanwhile.
     pub async fn cli(&self, arguments: &[&str]) -> Output {
         let mut all = arguments.to_vec();
         all.extend(["--data-dir", "data"]);
-        let variables: Vec<_> = self
-            .variables
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        run(self.folder(), &variables, &all).await
+        let mut command = command(self.folder(), self.disk.as_ref(), &all);
+        command.envs(self.variables.iter().cloned());
+        outcome(command).await
     }
 
     /// A new token, good for twelve hours.
@@ -320,6 +351,19 @@ impl Server {
                 return String::from_utf8_lossy(&answer).into();
             }
         }
+    }
+
+    /// Waits until health is answered with this status, and says with which words.
+    pub async fn has_health(&self, status: u16) -> String {
+        let healthy = async {
+            loop {
+                let (found, body) = self.http("/xrpc/_health", &[]).await;
+                if found == status {
+                    return body;
+                }
+            }
+        };
+        soon(&format!("health {status}"), healthy).await
     }
 
     /// Waits, for a second and no longer, until a request over HTTP is answered so.
