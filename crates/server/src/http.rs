@@ -31,9 +31,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::watch,
+    time::Instant,
 };
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use self::{
     client_address::{Client, Peer},
@@ -55,6 +56,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 /// How long to wait when the system has no socket left to accept.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How long it is quiet about that, once it has been said.
+const COMPLAIN_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What the handlers share.
 pub struct App {
@@ -197,7 +200,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let crowd = Arc::new(Crowd::default());
     let router = router(Arc::clone(&app));
-    let mut accepting = Accepting::Well;
+    let mut complaint = Complaint::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -205,7 +208,6 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
         };
         match accepted {
             Ok((stream, peer)) => {
-                accepting.well();
                 let speaks_for_many = peer.ip().to_canonical().is_loopback()
                     || app.trusted_proxies.contains(peer.ip());
                 let guest = (!speaks_for_many).then(|| crowd.enter(peer.ip()));
@@ -225,28 +227,27 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
                 });
             }
             Err(error) => {
-                accepting.failed(&error);
+                complaint.make(&error);
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }
     }
 }
 
-/// How accepting goes, so that a want of files that lasts is said once and not ten times a second.
-enum Accepting {
-    Well,
-    Failing,
+/// What accepting has failed of, which is said once in a while and not ten times a second.
+#[derive(Default)]
+struct Complaint {
+    said_at: Option<Instant>,
 }
 
-impl Accepting {
-    fn well(&mut self) {
-        if let Self::Failing = std::mem::replace(self, Self::Well) {
-            info!("connections are accepted again");
-        }
-    }
-
-    fn failed(&mut self, error: &std::io::Error) {
-        if let Self::Well = std::mem::replace(self, Self::Failing) {
+impl Complaint {
+    fn make(&mut self, error: &std::io::Error) {
+        let now = Instant::now();
+        if self
+            .said_at
+            .is_none_or(|at| now.duration_since(at) > COMPLAIN_AGAIN_AFTER)
+        {
+            self.said_at = Some(now);
             warn!("cannot accept a connection: {error}; trying again until it goes");
         }
     }

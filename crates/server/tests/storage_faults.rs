@@ -1,0 +1,236 @@
+//! Storage that fails otherwise than by being full: it turns read-only, does not fsync, is locked by somebody else, or
+//! there are no files left to open.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends"
+)]
+
+mod support;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use rusqlite::Connection;
+use support::{
+    Client, Replica, Server,
+    identity::{Device, GROUP, World},
+};
+use tokio::net::TcpStream;
+
+/// What writes are made of.
+const WRITES: &str = "pwrite64,ftruncate,fsync,fdatasync";
+const DISK: &str = "12m";
+
+/// Somebody else who has a database to themselves until this is dropped.
+fn locked(path: &Path, how: &str) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch(&format!("BEGIN {how}")).unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn a_disk_that_turns_read_only_refuses_writes_serves_reads_and_is_written_to_again() {
+    let mut server = Server::start_on_disk(DISK, "", vec![]).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+    // while the server has its files open the kernel does not do it for anybody who asks
+    let refusal = server.disk().remount("ro").await.unwrap_err();
+    assert!(refusal.contains("busy"), "{refusal}");
+    writer.edit(&mut note, "it is as it was").await;
+
+    // it does it by itself when the disk fails
+    let failing = server.disk().fail(server.pid(), WRITES, "EROFS").await;
+    note.edit("while it is read-only");
+    writer.sync(&mut note).await;
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFailed"), "{body}");
+    assert!(!note.is_acknowledged());
+    let mut reader = Client::join(&server.url, "reader").await;
+    let read = reader.pull(note.id).await.unwrap();
+    assert_eq!(read.value().unwrap(), "it is as it was");
+    failing.end().await;
+    server.has_health(200).await;
+    writer.push(&mut note).await;
+    server.has_logged("writes are stored again").await;
+    let log = server.stderr();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+
+    // and one that was read-only from the start
+    server.terminate().await;
+    server.disk().remount("ro").await.unwrap();
+    for arguments in [
+        &["serve", "--port", "0"][..],
+        &["token", "add", "--group", GROUP],
+    ] {
+        let output = server.cli(arguments).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(
+            output.stderr.contains("ead-only") || output.stderr.contains("can only be read"),
+            "{output:?}"
+        );
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    }
+    server.disk().remount("rw").await.unwrap();
+    let server = server.start_again().await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    let read = reader.pull(note.id).await.unwrap();
+    assert_eq!(read.value().unwrap(), "while it is read-only");
+}
+
+#[tokio::test]
+async fn after_an_fsync_that_failed_nothing_is_acknowledged_until_a_restart() {
+    let mut server = Server::start_on_disk(DISK, "", vec![]).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+    let acknowledged = note.doc.get_heads();
+    let failing = server
+        .disk()
+        .fail(server.pid(), "fsync,fdatasync", "EIO")
+        .await;
+    note.edit("lost by the disk");
+    writer.sync(&mut note).await;
+    server
+        .has_logged("nothing more is written until a restart")
+        .await;
+    failing.end().await;
+    note.edit("the disk is well again, but nobody knows what it holds");
+    writer.sync(&mut note).await;
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFailed"), "{body}");
+    assert!(!note.is_acknowledged());
+    assert_eq!(note.state.their_heads.as_ref(), Some(&acknowledged));
+
+    server.kill_9().await;
+    let server = server.start_again().await;
+    server.has_health(200).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    note.state = automerge::sync::State::new();
+    writer.push(&mut note).await;
+}
+
+#[tokio::test]
+async fn a_groups_file_that_another_program_has_locked_is_waited_for_and_nothing_is_lost() {
+    let mut server = Server::start().await;
+    let other_group = server.token("dev.example.other", false).await;
+    let mut other = Client::join(&server.url_with(&other_group), "other").await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "new");
+    writer.push(&mut note).await;
+    writer.edit(&mut note, "before").await;
+
+    let lock = locked(&server.group_file(&server.group), "EXCLUSIVE");
+    note.edit("while it is locked");
+    writer.sync(&mut note).await;
+    // others are not held up meanwhile
+    let mut elsewhere = Replica::new("other", "elsewhere");
+    other.push(&mut elsewhere).await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    let read = reader.pull(note.id).await.unwrap();
+    assert_eq!(read.value().unwrap(), "before");
+    server.has_logged("database is locked").await;
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFailed"), "{body}");
+    assert!(!note.is_acknowledged());
+    let listed = server.cli(&["docs", "ls"]).await;
+    assert!(listed.line().contains(&note.id.to_string()), "{listed:?}");
+
+    drop(lock);
+    server.has_health(200).await;
+    writer.push(&mut note).await;
+    let log = server.stderr();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn behind_an_account_database_that_is_locked_logins_end_in_time_and_sockets_go_on() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let device = Device::native();
+    server.pair(&device).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+
+    let lock = locked(&server.data_dir().join("account.db"), "IMMEDIATE");
+    let begun = Instant::now();
+    let wish = Server::wish();
+    let logins = join_all((0..20).map(|_| server.authenticate(&device, &wish)));
+    let edits = async {
+        for edit in 0..20 {
+            writer.edit(&mut note, &edit.to_string()).await;
+        }
+        // and sockets are opened
+        Client::join(&server.url, "another").await;
+        begun.elapsed()
+    };
+    let command = server.cli(&["token", "add", "--group", GROUP]);
+    let (logins, edits_took, command) = tokio::join!(logins, edits, command);
+    for login in logins {
+        assert_eq!(login.outcome(), (503, "storage_unavailable".into()));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(16),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(edits_took < Duration::from_secs(4), "{edits_took:?}");
+    assert_eq!(command.code, Some(1), "{command:?}");
+    assert!(
+        command
+            .stderr
+            .contains("another program has the database locked"),
+        "{command:?}"
+    );
+
+    drop(lock);
+    assert_eq!(server.authenticate(&device, &wish).await.status, 200);
+}
+
+#[tokio::test]
+async fn without_files_for_new_connections_those_that_are_open_go_on_and_nothing_spins() {
+    let mut server = Server::start().await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "new");
+    writer.push(&mut note).await;
+    writer.edit(&mut note, "before").await;
+    let before = server.limit_files(server.next_file() + 3);
+    let strangers = join_all((0..20).map(|_| TcpStream::connect(server.address))).await;
+    server.has_logged("cannot accept a connection").await;
+    let (before_cpu, begun) = (cpu_ticks(server.pid()), Instant::now());
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    for edit in 0..30 {
+        pace.tick().await;
+        writer.edit(&mut note, &edit.to_string()).await;
+    }
+    let used = cpu_ticks(server.pid()) - before_cpu;
+    let of = begun.elapsed().as_millis() / 10;
+    assert!(
+        u128::from(used) * 2 < of,
+        "{used} of {of} hundredths of a second"
+    );
+    drop(strangers);
+    server.has_health(200).await;
+    server.limit_files(before);
+    let mut late = Client::join(&server.url, "late").await;
+    assert_eq!(late.pull(note.id).await.unwrap().value(), note.value());
+    let log = server.stderr();
+    assert_eq!(
+        log.matches("cannot accept a connection").count(),
+        1,
+        "{log}"
+    );
+}
+
+/// How much processor time a process has used, in hundredths of a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+    ticks(11) + ticks(12)
+}
