@@ -16,7 +16,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -39,6 +39,10 @@ const AUDIT_EVERY: Duration = Duration::from_millis(250);
 const TURNS_PER_NOTE: u32 = 120;
 /// After how many times of that it tries the groups again that could not be opened: every second.
 const TURNS_PER_TRY: u32 = 4;
+/// How long a server that starts waits for the lock of one that was killed.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often it tries.
+const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How long the end may take, in all.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(4);
 
@@ -63,7 +67,7 @@ impl Server {
         let data_dir = &settings.data_dir;
         store::create_private_dir(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
-        let lock = lock(data_dir)?;
+        let lock = lock(data_dir).await?;
         let hub = Hub::start(hub_settings(settings)?)?;
         let wanted = SocketAddr::new(settings.listen, settings.port);
         let listener = TcpListener::bind(wanted).await.with_context(|| {
@@ -147,18 +151,29 @@ fn say_who_can_come(policy: &Policy) {
     warn!("{missing} not set: apps cannot ask for access, only tokens made by hand open sockets");
 }
 
-fn lock(data_dir: &Path) -> Result<File> {
+/// Has the data directory to itself. It tries for a while: a server that was killed while it started its worker process
+/// leaves its lock to that process, until it has become a program of its own.
+async fn lock(data_dir: &Path) -> Result<File> {
     let path = data_dir.join("server.lock");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
+    let locked = timeout(LOCK_TIME_MAX, async {
+        loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => sleep(LOCK_AGAIN_AFTER).await,
+                Err(TryLockError::Error(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+    });
+    match locked.await {
+        Ok(locked) => {
+            locked.with_context(|| format!("cannot lock {}", path.display()))?;
+            Ok(file)
+        }
+        Err(_) => bail!(
             "another server is using the data directory {}; stop it, or choose another with --data-dir",
             data_dir.display()
         ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
     }
 }
 

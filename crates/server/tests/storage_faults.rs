@@ -9,6 +9,7 @@
 mod support;
 
 use std::{
+    fs::File,
     path::Path,
     time::{Duration, Instant},
 };
@@ -233,4 +234,21 @@ fn cpu_ticks(pid: u32) -> u64 {
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
     ticks(11) + ticks(12)
+}
+
+#[tokio::test]
+async fn a_lock_that_outlives_a_killed_server_for_a_moment_keeps_the_next_one_waiting_and_no_longer()
+ {
+    let mut server = Server::start().await;
+    server.kill_9().await;
+    // as the process that was to become its worker holds it, until it is a program of its own
+    let lock = File::open(server.data_dir().join("server.lock")).unwrap();
+    lock.lock().unwrap();
+    let starting = server.start_again();
+    let moment = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(lock);
+    };
+    let (server, ()) = tokio::join!(starting, moment);
+    server.has_health(200).await;
 }
