@@ -4,9 +4,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
 PAGE   := clients/try-it
 KILLS  ?= 1000
+FLOOD_SECONDS ?= 5
+FAULTS := full_disk storage_faults worker_faults clock_steps neighbours_down flood damage
 
 .DEFAULT_GOAL := help
-.PHONY: help dev page build check fmt clippy deny test test-kill bench tools conformance-packages \
+.PHONY: help dev page build check fmt clippy deny test test-kill test-faults bench tools conformance-packages \
 	conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
@@ -40,6 +42,10 @@ test: ## Run everything, and install what it needs; ends with "N passed, N faile
 
 test-kill: ## Kill the server (kill -9) under load KILLS=1000 times and look for anything lost
 	KILLS=$(KILLS) cargo test --release --locked -p groundmist-sync --test kill_9 -- --nocapture
+
+test-faults: ## Put every fault of docs/proof/faults.md to the server, and flood it for FLOOD_SECONDS=5 a route
+	FLOOD_SECONDS=$(FLOOD_SECONDS) cargo test --release --locked --no-fail-fast -p groundmist-sync \
+		$(FAULTS:%=--test %) -- --nocapture
 
 bench: ## Measure: the project's own benchmark; ARGS are its arguments
 	cargo run --release --locked -p groundmist-sync-bench -- $(ARGS)

@@ -100,7 +100,7 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ),
         (
             "an upgrade without its end",
-            Deed::Leave(upgrade[..upgrade.len() - 2].as_bytes().to_vec()),
+            Deed::Leave(upgrade.as_bytes()[..upgrade.len() - 2].to_vec()),
         ),
         (
             "long headers",

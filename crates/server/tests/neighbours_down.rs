@@ -73,7 +73,10 @@ async fn answer(mut stream: TcpStream, state: State) {
         return;
     }
     let mut seconds = interval(Duration::from_secs(1));
-    while state == State::Slow || state == State::Silent {
+    if !matches!(state, State::Slow | State::Silent) {
+        return;
+    }
+    loop {
         seconds.tick().await;
         // a byte a second, or none: until the other end has had enough
         let byte: &[u8] = if state == State::Slow { b" " } else { b"" };
