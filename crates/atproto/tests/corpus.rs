@@ -26,24 +26,9 @@ fn every_input_that_was_kept_is_survived() {
 }
 
 #[test]
-fn every_target_is_fuzzed_and_has_a_corpus() {
-    let mut expected: Vec<&str> = targets::ALL.iter().map(|(name, _)| *name).collect();
-    expected.sort_unstable();
-    let targets = corpus().as_ref().join("../fuzz_targets");
-    for folder in [corpus().as_ref(), &targets] {
-        let mut found: Vec<String> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| {
-                entry
-                    .unwrap()
-                    .path()
-                    .file_stem()
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .collect();
-        found.sort_unstable();
-        assert_eq!(found, expected, "{}", folder.display());
+fn every_target_is_fuzzed() {
+    for (name, _) in targets::ALL {
+        let target = corpus().as_ref().join(format!("../fuzz_targets/{name}.rs"));
+        assert!(target.exists(), "{}", target.display());
     }
 }

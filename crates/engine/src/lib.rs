@@ -45,6 +45,9 @@ mod document;
 mod effect;
 mod engine;
 mod ephemeral;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod graph;
 pub mod ids;
 pub mod index;
