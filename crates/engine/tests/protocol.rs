@@ -646,3 +646,28 @@ fn a_job_that_finds_no_worker_is_done_later_and_quarantines_nothing() {
     world.settle();
     assert!(has_index(&world));
 }
+
+/// Only a change without its dependencies was stored when the server ended. Whoever asked for the document after that
+/// was neither sent it nor told that it is not there, and waited for ever.
+#[test]
+fn a_document_of_which_only_orphans_are_stored_is_not_there() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("one");
+    writer.edit("two");
+    let second = writer.doc.get_changes(&[])[1].clone();
+    let connection = world.connect("writer", Access::Write);
+    let message = message_with(second.raw_bytes());
+    world.frame(
+        connection,
+        sync_frame("sync", "writer", document(7), &message),
+    );
+    world.settle();
+    world.crash();
+    let mut asker = Client::new("asker", document(7));
+    asker.connect_as(&mut world, Access::Read);
+    talk(&mut world, std::slice::from_mut(&mut asker));
+    world.pass_ms(1_000);
+    talk(&mut world, std::slice::from_mut(&mut asker));
+    assert!(asker.unavailable);
+}

@@ -71,10 +71,13 @@ impl Document {
         message: &SyncMessage<'_>,
         outlet: &mut Outlet<'_>,
     ) -> Step {
-        let in_step = message.changes.is_empty() && message.heads == *self.heads;
+        // only orphans are stored: the graph says that there is nothing for anybody yet
+        let is_there = !self.heads.is_empty();
+        let in_step = is_there && message.changes.is_empty() && message.heads == *self.heads;
         let quarantined = self.meta.quarantine.is_some();
         let pushed = matches!(self.state, State::Pushed);
-        let fresh = message.wants_everything() && (!pushed || quarantined || self.is_verified);
+        let fresh =
+            is_there && message.wants_everything() && (!pushed || quarantined || self.is_verified);
         let Some(peer) = self.peers.get_mut(&connection) else {
             return Step::Done;
         };
