@@ -13,6 +13,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
     reason = "each user takes a part of it, and what must hold may panic"
 )]
 

@@ -170,7 +170,7 @@ fn sync(letter: u8, script: &mut Script<'_>) -> (&'static str, Vec<u8>) {
             let flags = script.below(36);
             let changes = library::changes().iter().skip(from).take(count);
             let changes: Vec<u8> = changes.flat_map(|change| change.chunk.to_vec()).collect();
-            let is_request = heads.is_empty() && changes.is_empty() && flags % 2 == 0;
+            let is_request = heads.is_empty() && changes.is_empty() && flags.is_multiple_of(2);
             let kind = if is_request { "request" } else { "sync" };
             (kind, message(&heads, &need, Some(have), &changes, flags))
         }
@@ -208,7 +208,11 @@ fn message(
         Some(have) => {
             out.push(1);
             write_hashes(&mut out, &hashes(have / 2));
-            let filter: &[u8] = if have % 2 == 0 { &[] } else { &[1, 8, 7, 0xff] };
+            let filter: &[u8] = if have.is_multiple_of(2) {
+                &[]
+            } else {
+                &[1, 8, 7, 0xff]
+            };
             library::leb128(&mut out, filter.len());
             out.extend(filter);
         }
@@ -240,7 +244,14 @@ fn other_frame(letter: u8, name: &str, n: usize, which: usize) -> Bytes {
         b'L' => frame("leave", name, None, &[], &[]),
         b'W' => storages(name, which),
         b'H' => {
-            let fields = [("newHeads", if which % 2 == 0 { "hex" } else { "base58" })];
+            let fields = [(
+                "newHeads",
+                if which.is_multiple_of(2) {
+                    "hex"
+                } else {
+                    "base58"
+                },
+            )];
             frame("remote-heads-changed", name, None, &[], &fields)
         }
         _ => match which % 4 {
@@ -266,8 +277,12 @@ fn storages(name: &str, which: usize) -> Bytes {
         .str("remote-subscription-change")
         .unwrap();
     e.str("senderId").unwrap().str(name).unwrap();
-    e.str(if which % 2 == 0 { "add" } else { "remove" })
-        .unwrap();
+    e.str(if which.is_multiple_of(2) {
+        "add"
+    } else {
+        "remove"
+    })
+    .unwrap();
     e.array(1).unwrap().str("storage").unwrap();
     e.into_writer().into()
 }

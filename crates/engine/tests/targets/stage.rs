@@ -284,7 +284,7 @@ fn wrong_answer(how: usize) -> Result<Answer, Fault> {
         has_orphans: how % 3 == 1,
         ..DocumentMeta::default()
     };
-    let meta = (how % 5 != 0).then_some(meta);
+    let meta = (!how.is_multiple_of(5)).then_some(meta);
     match how % 7 {
         0 => Ok(Answer::Stored),
         1 => Ok(Answer::Meta(meta)),
