@@ -6,9 +6,11 @@ PAGE   := clients/try-it
 KILLS  ?= 1000
 FLOOD_SECONDS ?= 5
 FAULTS := full_disk storage_faults worker_faults clock_steps neighbours_down flood damage
+CRATES ?= engine store atproto
 
 .DEFAULT_GOAL := help
-.PHONY: help dev page build check fmt clippy deny test test-kill test-faults bench tools conformance-packages \
+.PHONY: help dev page build check fmt clippy deny test test-kill test-faults mutants bench tools \
+	conformance-packages \
 	conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
@@ -46,6 +48,9 @@ test-kill: ## Kill the server (kill -9) under load KILLS=1000 times and look for
 test-faults: ## Put every fault of docs/proof/faults.md to the server, and flood it for FLOOD_SECONDS=5 a route
 	FLOOD_SECONDS=$(FLOOD_SECONDS) cargo test --release --locked --no-fail-fast -p groundmist-sync \
 		$(FAULTS:%=--test %) -- --nocapture
+
+mutants: ## Look for code that no test notices a change of; ARGS go to cargo-mutants, CRATES="engine store atproto"
+	@CRATES="$(CRATES)" tools/mutants $(TOOLS) $(ARGS)
 
 bench: ## Measure: the project's own benchmark; ARGS are its arguments
 	cargo run --release --locked -p groundmist-sync-bench -- $(ARGS)
