@@ -510,4 +510,59 @@ mod tests {
         assert_eq!(graph.lacking(&[have(&[])]), Some(vec![0, 1]));
         assert_eq!(graph.lacking(&[have(&[3])]), None);
     }
+
+    #[test]
+    fn heads_of_a_part_are_those_that_nothing_in_it_depends_on() {
+        let graph = diamond();
+        let below = |length| graph.heads_below(length).to_vec();
+        assert_eq!(below(0), []);
+        assert_eq!(below(1), [hash(1)]);
+        assert_eq!(below(3), [hash(2), hash(3)]);
+        assert_eq!(below(4), [hash(4)]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_on_disk_any_more() {
+        let mut graph = diamond();
+        graph.set_durable(4);
+        graph.truncate(3);
+        assert_eq!(graph.durable(), 3);
+        assert_eq!(**graph.durable_heads(), [hash(2), hash(3)]);
+        assert_eq!(graph.find_durable(&hash(4)), None);
+        graph.set_durable(1);
+        assert_eq!(**graph.durable_heads(), [hash(1)]);
+    }
+
+    #[test]
+    fn what_a_snapshot_has_taken_lies_in_it_and_the_rest_where_it_was() {
+        let mut graph = diamond();
+        graph.set_compacted(1..3);
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(|node| graph.place(node)),
+            [
+                Some(AT),
+                Some(Place::Snapshot),
+                Some(Place::Snapshot),
+                Some(AT),
+                None
+            ]
+        );
+    }
+
+    #[test]
+    fn a_change_costs_about_seventy_bytes_of_memory() {
+        let mut graph = Graph::default();
+        let changes = 1_000u16;
+        for seq in 1..=changes {
+            let mut bytes = [0; 32];
+            bytes[30..].copy_from_slice(&seq.to_le_bytes());
+            let change = ChangeChunk {
+                hash: ChangeHash::from_bytes(bytes),
+                ..change(0, b"a", seq.into(), &[])
+            };
+            graph.link(&change, AT).unwrap();
+        }
+        let each = graph.cost_bytes() / usize::from(changes);
+        assert!((69..=140).contains(&each), "{each}");
+    }
 }
