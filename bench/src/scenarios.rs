@@ -8,6 +8,7 @@ use crate::figures::Figures;
 use crate::server::{Owned, Server, Target};
 
 mod authenticate;
+mod bare_fanout;
 mod big;
 pub(crate) mod ceilings;
 mod ephemeral;
@@ -98,6 +99,7 @@ pub(crate) enum Scenario {
     Authenticate,
     Flood,
     Echo,
+    BareFanout,
     Fsync,
 }
 
@@ -119,6 +121,7 @@ impl Scenario {
             Self::Authenticate => "authenticate",
             Self::Flood => "flood",
             Self::Echo => "echo",
+            Self::BareFanout => "bare-fanout",
             Self::Fsync => "fsync",
         }
     }
@@ -146,13 +149,14 @@ impl Scenario {
                 "40 edits a second to 50 readers, with and without 2,000 bad requests a second"
             }
             Self::Echo => "ceiling: a WebSocket that sends back what comes",
+            Self::BareFanout => "ceiling: the same bytes to 50 sockets, and their answers",
             Self::Fsync => "ceiling: append 4 kB and fdatasync, again and again",
         }
     }
 
     pub(crate) fn measures(self) -> Measures {
         match self {
-            Self::Echo | Self::Fsync => Measures::Machine,
+            Self::Echo | Self::BareFanout | Self::Fsync => Measures::Machine,
             Self::Authenticate | Self::Flood => Measures::Ours,
             Self::Push
             | Self::Many
@@ -186,6 +190,7 @@ impl Scenario {
             Self::Authenticate => authenticate::run(bench).await,
             Self::Flood => flood::run(bench).await,
             Self::Echo => ceilings::echo(bench).await,
+            Self::BareFanout => bare_fanout::run(bench).await,
             Self::Fsync => ceilings::fsync(bench),
         }
     }

@@ -10,7 +10,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::Bench;
+use super::{Bench, bare_fanout::Audience};
 use crate::client;
 use crate::figures::{Figures, Meter, Unit, as_f64};
 
@@ -57,18 +57,21 @@ pub(crate) async fn echo_server() -> Result<()> {
         "{}",
         serde_json::json!({"url": format!("ws://{}", listener.local_addr()?)})
     );
+    let audience = Audience::default();
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        let audience = audience.clone();
         tokio::spawn(async move {
             let mut socket = tokio_tungstenite::accept_async(stream).await?;
             while let Some(message) = socket.next().await {
-                let message = message?;
-                if message.is_binary() {
-                    socket.send(message).await?;
+                match message? {
+                    Message::Text(role) => return audience.serve(socket, &role).await,
+                    message if message.is_binary() => socket.send(message).await?,
+                    _ => {}
                 }
             }
-            Ok::<_, tokio_tungstenite::tungstenite::Error>(())
+            Ok::<_, anyhow::Error>(())
         });
     }
 }
