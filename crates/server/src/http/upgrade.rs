@@ -9,11 +9,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, error};
 
 use super::{App, authenticate::text};
-use crate::{door::Refused, sync::Admitted};
+use crate::{
+    door::Refused,
+    sync::{Admitted, Watched},
+};
 
 /// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
 const TOKEN_PROTOCOL: &str = "groundmist.token.";
@@ -50,11 +54,18 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
     };
     let (hub, on_upgrade) = (app.hub.clone(), hyper::upgrade::on(&mut request));
     tokio::spawn(async move {
-        match on_upgrade.await {
-            Ok(upgraded) => {
-                hub.serve(TokioIo::new(upgraded), admitted, place).await;
+        let upgraded = match on_upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return debug!("a WebSocket was gone before it began: {error}"),
+        };
+        match upgraded.downcast::<TokioIo<Watched<TcpStream>>>() {
+            Ok(parts) => {
+                let stream = parts.io.into_inner().into_inner();
+                if let Err(problem) = hub.serve(stream, parts.read_buf, admitted, place) {
+                    error!("cannot take over a socket: {problem}");
+                }
             }
-            Err(error) => debug!("a WebSocket was gone before it began: {error}"),
+            Err(_) => error!("a WebSocket came over something other than TCP"),
         }
     });
     switching(&key, protocol.as_ref())

@@ -14,6 +14,7 @@ use engine::{
 };
 use store::{Completion, GroupStore};
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, sleep_until},
 };
@@ -169,6 +170,7 @@ struct Driver {
 
 /// Starts the task of a group.
 pub(super) fn start(
+    thread: &Handle,
     name: Group,
     engine: Engine,
     store: GroupStore,
@@ -188,7 +190,7 @@ pub(super) fn start(
         reads: vec![],
         clock: Clock::default(),
     };
-    tokio::spawn(driver.run(letters, report_reader));
+    thread.spawn(driver.run(letters, report_reader));
     Mailbox {
         letters: sender,
         room: Arc::new(Semaphore::new(MAILBOX_KIB)),

@@ -9,17 +9,16 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
 use store::{GroupSettings, GroupStore, Obstacle, OpenError, OpenProblem};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-};
+use tokio::{net::TcpStream, sync::watch};
 use tracing::{debug, error, info};
 
 use super::{
     group::{self, Mailbox},
     outbox, socket,
+    thread::SyncThread,
 };
 use crate::{
     door::SessionId,
@@ -57,6 +56,7 @@ pub struct Hub {
 
 struct Inner {
     settings: HubSettings,
+    thread: SyncThread,
     worker: Worker,
     groups: Mutex<BTreeMap<Group, Opened>>,
     sockets: Mutex<BTreeMap<SessionId, BTreeMap<ConnectionId, Socket>>>,
@@ -151,6 +151,9 @@ pub enum HubError {
         /// Why.
         source: std::io::Error,
     },
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 impl Hub {
@@ -165,10 +168,12 @@ impl Hub {
             source,
         };
         store::create_private_dir(&folder).map_err(failed)?;
+        let thread = SyncThread::start().map_err(HubError::Thread)?;
         let worker = Worker::start(settings.worker.clone());
         let hub = Self {
             inner: Arc::new(Inner {
                 settings,
+                thread,
                 worker,
                 groups: Mutex::default(),
                 sockets: Mutex::default(),
@@ -198,11 +203,29 @@ impl Hub {
         is_taken.then(|| Place(self.clone()))
     }
 
-    /// Runs a WebSocket of a session until it ends; its handshake is done.
-    pub async fn serve<S>(&self, stream: S, admitted: Admitted, place: Place)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    /// Runs a WebSocket of a session until it ends, in the thread of the groups. Its handshake is done; `early` is what
+    /// came with it.
+    ///
+    /// # Errors
+    /// If the socket cannot be taken from the thread that accepted it.
+    pub fn serve(
+        &self,
+        stream: TcpStream,
+        early: Bytes,
+        admitted: Admitted,
+        place: Place,
+    ) -> std::io::Result<()> {
+        let (hub, stream) = (self.clone(), stream.into_std()?);
+        self.inner.thread.handle().spawn(async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => hub.serve_here(stream, &early, admitted, place).await,
+                Err(problem) => error!("cannot watch a socket: {problem}"),
+            }
+        });
+        Ok(())
+    }
+
+    async fn serve_here(&self, stream: TcpStream, early: &[u8], admitted: Admitted, place: Place) {
         let Admitted {
             session,
             group,
@@ -232,7 +255,7 @@ impl Hub {
             .or_default()
             .insert(connection, here);
         debug!(%group, conn.id = connection.0, "a socket is open");
-        let (end, farewell) = socket::run(stream, connection, &mailbox, reader).await;
+        let (end, farewell) = socket::run(stream, early, connection, &mailbox, reader).await;
         debug!(%group, conn.id = connection.0, ?end, "a socket is closed");
         mailbox.input(Input::Closed { connection }).await;
         self.forget(&session, connection);
@@ -372,7 +395,8 @@ impl Hub {
             graph_idle_ms: settings.graph_idle_ms,
         });
         let worker = self.inner.worker.clone();
-        let mailbox = group::start(group.clone(), engine, store, worker, (reports, reader));
+        let (thread, name) = (self.inner.thread.handle(), group.clone());
+        let mailbox = group::start(thread, name, engine, store, worker, (reports, reader));
         Ok(Opened::Running { mailbox, health })
     }
 

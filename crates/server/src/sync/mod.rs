@@ -9,11 +9,14 @@
 //! A [`Hub`] holds the groups; a group is opened when the first socket of it comes. Groups share nothing but the
 //! worker process.
 
+mod frame;
 mod group;
 mod hub;
 mod outbox;
 mod pulse;
 mod socket;
+mod stream;
+mod thread;
 
 pub(crate) use pulse::{Pulse, Watched};
 

@@ -22,6 +22,8 @@ const OUTBOX_BYTES_MAX: usize = engine::limits::FRAME_BYTES_MAX + (16 << 20);
 /// Something to write.
 pub(super) enum Outgoing {
     Frame(Bytes),
+    /// The answer to a ping.
+    Pong(Vec<u8>),
     /// The last thing that is written. The code is one of RFC 6455, section 7.4.
     Close {
         code: u16,
@@ -39,24 +41,42 @@ pub(super) struct OutboxReader {
     taken: VecDeque<Outgoing>,
 }
 
+/// Where answers to pings are put.
+pub(super) struct Pongs(Arc<Shared>);
+
+impl Pongs {
+    /// Puts an answer in. One that was not written yet is dropped, so that nobody fills an outbox with pings. Source:
+    /// RFC 6455, section 5.5.3.
+    pub(super) fn put(&self, payload: Vec<u8>) {
+        self.0.queue().pong = Some(payload);
+        self.0.filled.notify_one();
+    }
+}
+
 /// Thousands of sockets are idle most of the time: an empty outbox has nothing on the heap but this.
 #[derive(Default)]
 struct Shared {
-    queue: Mutex<VecDeque<Outgoing>>,
+    queue: Mutex<Waiting>,
     filled: Notify,
     is_abandoned: AtomicBool,
     bytes: AtomicUsize,
     congested: AtomicBool,
 }
 
+#[derive(Default)]
+struct Waiting {
+    outgoing: VecDeque<Outgoing>,
+    pong: Option<Vec<u8>>,
+}
+
 impl Shared {
     /// A panic while the lock was held leaves a queue that is whole all the same.
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Outgoing>> {
+    fn queue(&self) -> MutexGuard<'_, Waiting> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, outgoing: Outgoing) {
-        self.queue().push_back(outgoing);
+        self.queue().outgoing.push_back(outgoing);
         self.filled.notify_one();
     }
 }
@@ -109,6 +129,11 @@ impl Drop for Outbox {
 }
 
 impl OutboxReader {
+    /// Where what reads the socket puts answers to pings.
+    pub(super) fn pongs(&self) -> Pongs {
+        Pongs(Arc::clone(&self.shared))
+    }
+
     /// The next thing to write; nothing once the group has let go of the socket.
     pub(super) async fn next(&mut self) -> Option<Outgoing> {
         loop {
@@ -128,7 +153,11 @@ impl OutboxReader {
     pub(super) fn next_now(&mut self) -> Option<Outgoing> {
         if self.taken.is_empty() {
             // an idle socket keeps no queue
-            self.taken = std::mem::take(&mut *self.shared.queue());
+            let Waiting { outgoing, pong } = std::mem::take(&mut *self.shared.queue());
+            self.taken = outgoing;
+            if let Some(payload) = pong {
+                return Some(Outgoing::Pong(payload));
+            }
         }
         self.taken.pop_front()
     }
@@ -176,6 +205,7 @@ mod tests {
             while let Some(next) = reader.next().await {
                 seen.push(match next {
                     Outgoing::Frame(frame) => frame.len(),
+                    Outgoing::Pong(payload) => payload.len(),
                     Outgoing::Close { code, .. } => code.into(),
                 });
             }
@@ -189,6 +219,16 @@ mod tests {
         drop(outbox);
         let expected: Vec<usize> = (1..=100).chain([1008]).collect();
         assert_eq!(reading.await.unwrap(), expected);
+    }
+
+    #[test]
+    fn of_many_pings_the_last_is_answered() {
+        let (_outbox, mut reader) = outbox();
+        let pongs = reader.pongs();
+        (0..100).for_each(|number| pongs.put(vec![number]));
+        let pong = reader.next_now();
+        assert!(matches!(pong, Some(Outgoing::Pong(payload)) if payload == [99]));
+        assert!(reader.next_now().is_none());
     }
 
     #[test]

@@ -1,30 +1,19 @@
 //! One WebSocket: frames in, frames out, and a pulse.
 
-use std::{pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
-use bytes::Bytes;
-use engine::{ConnectionId, Input, limits::FRAME_BYTES_MAX};
-use futures_util::{
-    Sink, SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
+use engine::{ConnectionId, Input};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message,
-        error::CapacityError,
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
-    },
-};
 
 use super::{
+    frame::{self, Received, Sent, Violation},
     group::Mailbox,
-    outbox::{OutboxReader, Outgoing},
+    outbox::{self, OutboxReader, Pongs},
     pulse::{Pulse, Watched},
+    stream::{Incoming, Outgoing},
 };
 
 /// How often a peer is pinged.
@@ -33,8 +22,6 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(45);
 /// How long a peer has to answer our close.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
-/// Bytes that are read at once, and gathered before they are written; each socket has a buffer of this size.
-const BUFFER_BYTES: usize = 2 << 10;
 /// How many bytes of frames are handed over before they are flushed.
 const BATCH_BYTES: usize = 32 << 10;
 
@@ -58,6 +45,16 @@ pub(super) enum End {
     Malformed,
 }
 
+impl From<Violation> for End {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Text => Self::TextFrame,
+            Violation::TooLong => Self::TooLong,
+            Violation::Malformed => Self::Malformed,
+        }
+    }
+}
+
 impl End {
     /// What the peer is told, if it is still there to hear it.
     fn close(self) -> Option<(u16, &'static str)> {
@@ -70,9 +67,11 @@ impl End {
     }
 }
 
-/// Runs a WebSocket on a stream, whose handshake is done, until it ends and the peer has been told.
+/// Runs a WebSocket on a stream, whose handshake is done, until it ends and the peer has been told. `early` is what came
+/// with the handshake.
 pub(super) async fn run<S>(
     stream: S,
+    early: &[u8],
     connection: ConnectionId,
     mailbox: &Mailbox,
     mut outbox: OutboxReader,
@@ -81,25 +80,31 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let pulse = Pulse::new();
-    let stream = Watched::new(stream, pulse.clone());
-    let (mut sink, mut stream) = websocket(stream).await.split();
+    let (incoming, outgoing) = tokio::io::split(Watched::new(stream, pulse.clone()));
+    let (mut incoming, mut outgoing) = (Incoming::new(incoming, early), Outgoing::new(outgoing));
+    let pongs = outbox.pongs();
+    let mut goodbye = None;
     let end = tokio::select! {
-        end = read(&mut stream, connection, mailbox) => end,
-        end = write(&mut sink, connection, mailbox, &mut outbox) => end,
+        biased;
+        end = write(&mut outgoing, connection, mailbox, &mut outbox) => end,
+        end = read(&mut incoming, connection, mailbox, &pongs, &mut goodbye) => end,
         () = pulse.silent_for(DEAD_AFTER) => End::Silence,
     };
     if let Some((code, reason)) = end.close() {
-        say_goodbye(&mut sink, code, reason.into()).await;
+        goodbye = Some(frame::close_payload(code, reason));
+    }
+    if let Some(payload) = goodbye {
+        say_goodbye(&mut outgoing, &payload).await;
     }
     let is_answered = matches!(
         end,
         End::Group | End::TextFrame | End::TooLong | End::Malformed
     );
-    (end, Farewell(is_answered.then_some(stream)))
+    (end, Farewell(is_answered.then_some(incoming)))
 }
 
 /// A socket that has been told of its end.
-pub(super) struct Farewell<S>(Option<SplitStream<WebSocketStream<Watched<S>>>>);
+pub(super) struct Farewell<S>(Option<Incoming<Watched<S>>>);
 
 impl<S> Farewell<S>
 where
@@ -107,17 +112,10 @@ where
 {
     /// Waits until the peer has answered; whoever does not is left. Source: RFC 6455, section 7.1.1.
     pub(super) async fn answered(self) {
-        let Some(mut stream) = self.0 else { return };
-        let answer = async { while let Some(Ok(_)) = stream.next().await {} };
-        timeout(GOODBYE_MAX, answer).await.ok();
+        if let Some(incoming) = self.0 {
+            timeout(GOODBYE_MAX, incoming.answered()).await.ok();
+        }
     }
-}
-
-async fn websocket<S>(stream: S) -> WebSocketStream<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config())).await
 }
 
 /// Closes a WebSocket that nobody has time for.
@@ -125,56 +123,57 @@ pub(super) async fn turn_away<S>(stream: S, (code, reason): (u16, &str))
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut socket = websocket(stream).await;
-    say_goodbye(&mut socket, code, reason.into()).await;
+    let (_, outgoing) = tokio::io::split(stream);
+    say_goodbye(
+        &mut Outgoing::new(outgoing),
+        &frame::close_payload(code, reason),
+    )
+    .await;
 }
 
-fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX))
-}
-
+/// Reads until there is nothing more to read; what a peer says that closes is left in `goodbye`, to be said back.
 async fn read<S>(
-    stream: &mut SplitStream<WebSocketStream<S>>,
+    incoming: &mut Incoming<S>,
     connection: ConnectionId,
     mailbox: &Mailbox,
+    pongs: &Pongs,
+    goodbye: &mut Option<Vec<u8>>,
 ) -> End
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead,
 {
-    while let Some(message) = stream.next().await {
-        match message {
-            Ok(Message::Binary(frame)) => mailbox.frame(connection, frame).await,
-            Ok(Message::Text(_)) => return End::TextFrame,
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-            Ok(Message::Close(_)) => return End::Peer,
-            Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => return End::TooLong,
-            Err(Error::Protocol(_) | Error::Utf8(_)) => return End::Malformed,
-            Err(_) => return End::Peer,
+    while let Some(received) = incoming.next().await {
+        match received {
+            Ok(Received::Binary(frame)) => mailbox.frame(connection, frame).await,
+            Ok(Received::Ping(payload)) => pongs.put(payload),
+            Ok(Received::Pong) => {}
+            Ok(Received::Close(payload)) => {
+                *goodbye = Some(payload);
+                return End::Peer;
+            }
+            Err(violation) => return violation.into(),
         }
     }
     End::Peer
 }
 
 async fn write<S>(
-    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    outgoing: &mut Outgoing<S>,
     connection: ConnectionId,
     mailbox: &Mailbox,
     outbox: &mut OutboxReader,
 ) -> End
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncWrite,
 {
     // one timer for the socket's life: a new one for each message would cost more than the message
     let mut ping = pin!(sleep(PING_EVERY));
     loop {
         tokio::select! {
+            biased;
             next = outbox.next() => {
                 let Some(next) = next else { return End::Group };
-                match write_batch(sink, next, outbox).await {
+                match write_batch(outgoing, next, outbox).await {
                     Ok(Written::Bytes(bytes)) => {
                         if outbox.written(bytes) {
                             mailbox.input(Input::Drained { connection }).await;
@@ -186,7 +185,8 @@ where
             }
             () = ping.as_mut() => {
                 ping.as_mut().reset(Instant::now() + PING_EVERY);
-                if sink.send(Message::Ping(Bytes::new())).await.is_err() {
+                outgoing.feed_control(Sent::Ping, &[]);
+                if outgoing.flush().await.is_err() {
                     return End::Peer;
                 }
             }
@@ -202,23 +202,24 @@ enum Written {
 
 /// Writes what is there, up to a batch, in as few system calls as it takes.
 async fn write_batch<S>(
-    sink: &mut SplitSink<WebSocketStream<S>, Message>,
-    first: Outgoing,
+    outgoing: &mut Outgoing<S>,
+    first: outbox::Outgoing,
     outbox: &mut OutboxReader,
-) -> Result<Written, Error>
+) -> io::Result<Written>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncWrite,
 {
     let mut bytes = 0;
     let mut next = Some(first);
-    while let Some(outgoing) = next {
-        match outgoing {
-            Outgoing::Frame(frame) => {
+    while let Some(message) = next {
+        match message {
+            outbox::Outgoing::Frame(frame) => {
                 bytes += frame.len();
-                sink.feed(Message::Binary(frame)).await?;
+                outgoing.feed(frame).await?;
             }
-            Outgoing::Close { code, reason } => {
-                say_goodbye(sink, code, reason).await;
+            outbox::Outgoing::Pong(payload) => outgoing.feed_control(Sent::Pong, &payload),
+            outbox::Outgoing::Close { code, reason } => {
+                say_goodbye(outgoing, &frame::close_payload(code, &reason)).await;
                 return Ok(Written::Last);
             }
         }
@@ -228,28 +229,29 @@ where
             None
         };
     }
-    sink.flush().await?;
+    outgoing.flush().await?;
     Ok(Written::Bytes(bytes))
 }
 
-async fn say_goodbye(
-    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    code: u16,
-    reason: String,
-) {
-    let close = CloseFrame {
-        code: CloseCode::from(code),
-        reason: reason.into(),
+/// A peer that is gone does not hear it, and need not.
+async fn say_goodbye<S: AsyncWrite>(outgoing: &mut Outgoing<S>, payload: &[u8]) {
+    let last_words = async {
+        // a long message may have been under way
+        outgoing.flush().await?;
+        outgoing.feed_control(Sent::Close, payload);
+        outgoing.flush().await
     };
-    // a peer that is gone does not hear it, and need not
-    timeout(GOODBYE_MAX, sink.send(Message::Close(Some(close))))
-        .await
-        .ok();
+    timeout(GOODBYE_MAX, last_words).await.ok();
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{Message, protocol::Role},
+    };
 
     use super::*;
     use crate::sync::{group::unattended, outbox::outbox};
@@ -260,7 +262,7 @@ mod tests {
 
     async fn serve(stream: DuplexStream, time: Duration) -> Option<End> {
         let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
-        timeout(time, run(stream, ConnectionId(1), &mailbox, reader))
+        timeout(time, run(stream, &[], ConnectionId(1), &mailbox, reader))
             .await
             .ok()
             .map(|(end, _)| end)
@@ -317,7 +319,7 @@ mod tests {
             theirs
         };
         let (started, download) = (Instant::now(), tokio::spawn(download));
-        let (end, _) = run(ours, ConnectionId(1), &mailbox, reader).await;
+        let (end, _) = run(ours, &[], ConnectionId(1), &mailbox, reader).await;
         assert_eq!(end, End::Silence);
         let lived = started.elapsed().as_secs();
         assert!((340..=350).contains(&lived), "{lived} s");

@@ -1,0 +1,196 @@
+//! The two directions of a WebSocket over a stream. Neither has a buffer while nothing is under way: thousands of
+//! sockets are idle most of the time.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+
+use super::frame::{self, Received, Sent, Violation};
+
+/// Bytes that are read at once. What one read brings may wait for the group, and is bounded by this.
+const READ_BYTES: usize = 16 << 10;
+/// Payloads up to this length are copied behind their heads, so that several go out in one system call; of a longer one
+/// the copy would cost more.
+const COPIED_BYTES: usize = 4 << 10;
+
+thread_local! {
+    /// What was read and not yet taken apart: never for longer than one call.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// What comes in.
+pub(super) struct Incoming<S> {
+    stream: ReadHalf<S>,
+    frames: frame::Reader,
+    /// What came together with what was taken.
+    waiting: VecDeque<Received>,
+    violation: Option<Violation>,
+}
+
+impl<S: AsyncRead> Incoming<S> {
+    /// The incoming direction, of which the first bytes may have come with the handshake.
+    pub(super) fn new(stream: ReadHalf<S>, early: &[u8]) -> Self {
+        let mut incoming = Self {
+            stream,
+            frames: frame::Reader::default(),
+            waiting: VecDeque::new(),
+            violation: None,
+        };
+        if let Some(first) = incoming.take_apart(early) {
+            incoming.waiting.push_front(first);
+        }
+        incoming
+    }
+
+    /// The next thing that was received; nothing once the stream has ended. May be dropped while it waits without
+    /// losing anything.
+    pub(super) async fn next(&mut self) -> Option<Result<Received, Violation>> {
+        loop {
+            if let Some(next) = self.waiting.pop_front() {
+                if self.waiting.is_empty() {
+                    self.waiting = VecDeque::new();
+                }
+                return Some(Ok(next));
+            }
+            if let Some(violation) = self.violation {
+                return Some(Err(violation));
+            }
+            match poll_fn(|cx| self.poll_read(cx)).await {
+                Ok(Some(next)) => return Some(Ok(next)),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Waits until the other side closes, or has answered our close. What it sends meanwhile is thrown away: were it
+    /// left unread, the end of the connection would overtake our last words.
+    pub(super) async fn answered(mut self) {
+        while let Some(received) = self.next().await {
+            match received {
+                Ok(Received::Close(_)) => return,
+                Ok(Received::Binary(_) | Received::Ping(_) | Received::Pong) => {}
+                Err(_) => {
+                    while poll_fn(|cx| self.poll_discard(cx)).await.is_ok() {}
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads once; the first thing that is whole then, if any is. The end of the stream is an error.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Received>>> {
+        READ.with_borrow_mut(|buffer| {
+            let read = ready!(poll_read_some(&mut self.stream, cx, buffer))?;
+            Poll::Ready(Ok(self.take_apart(read)))
+        })
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        READ.with_borrow_mut(|buffer| poll_read_some(&mut self.stream, cx, buffer).map_ok(|_| ()))
+    }
+
+    /// The first whole thing in `read`; the others wait.
+    fn take_apart(&mut self, mut read: &[u8]) -> Option<Received> {
+        let mut first = None;
+        loop {
+            match self.frames.take(&mut read) {
+                Ok(None) => return first,
+                Ok(Some(next)) if first.is_none() => first = Some(next),
+                Ok(Some(next)) => self.waiting.push_back(next),
+                Err(violation) => {
+                    self.violation = Some(violation);
+                    return first;
+                }
+            }
+        }
+    }
+}
+
+/// Reads at least one byte.
+fn poll_read_some<'b, S: AsyncRead>(
+    stream: &mut ReadHalf<S>,
+    cx: &mut Context<'_>,
+    buffer: &'b mut [u8],
+) -> Poll<io::Result<&'b [u8]>> {
+    let mut read = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+    let length = read.filled().len();
+    if length == 0 {
+        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+    }
+    Poll::Ready(Ok(buffer.get(..length).unwrap_or_default()))
+}
+
+/// What goes out.
+pub(super) struct Outgoing<S> {
+    stream: WriteHalf<S>,
+    /// Whole frames, and perhaps the head of one whose payload is `long`.
+    heads: Vec<u8>,
+    /// How much of it is written.
+    written: usize,
+    long: Bytes,
+}
+
+impl<S: AsyncWrite> Outgoing<S> {
+    pub(super) fn new(stream: WriteHalf<S>) -> Self {
+        Self {
+            stream,
+            heads: Vec::new(),
+            written: 0,
+            long: Bytes::new(),
+        }
+    }
+
+    /// Hands a message over; it is written by the next [`Self::flush`], or before, if it is long.
+    pub(super) async fn feed(&mut self, message: Bytes) -> io::Result<()> {
+        if message.len() <= COPIED_BYTES {
+            self.heads.reserve(message.len() + frame::HEAD_BYTES_MAX);
+            frame::put(&mut self.heads, Sent::Binary, &message);
+            return Ok(());
+        }
+        frame::put_head(&mut self.heads, Sent::Binary, message.len());
+        self.long = message;
+        self.flush().await
+    }
+
+    /// Hands over a frame that says something about the connection.
+    pub(super) fn feed_control(&mut self, sent: Sent, payload: &[u8]) {
+        frame::put(&mut self.heads, sent, payload);
+    }
+
+    /// Writes what was handed over. Whoever drops it while it waits has lost nothing: the next one goes on.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let heads = self.heads.get(self.written..).unwrap_or_default();
+            if heads.is_empty() && self.long.is_empty() {
+                (self.heads, self.written, self.long) = (Vec::new(), 0, Bytes::new());
+                return Pin::new(&mut self.stream).poll_flush(cx);
+            }
+            let stream = Pin::new(&mut self.stream);
+            let count = ready!(if self.long.is_empty() {
+                stream.poll_write(cx, heads)
+            } else {
+                stream.poll_write_vectored(cx, &[IoSlice::new(heads), IoSlice::new(&self.long)])
+            })?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_heads = count.min(heads.len());
+            self.written += of_heads;
+            self.long.advance(count - of_heads);
+        }
+    }
+}
