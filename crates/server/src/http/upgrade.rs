@@ -61,7 +61,7 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
         match upgraded.downcast::<TokioIo<Watched<TcpStream>>>() {
             Ok(parts) => {
                 let stream = parts.io.into_inner().into_inner();
-                if let Err(problem) = hub.serve(stream, parts.read_buf, admitted, place) {
+                if let Err(problem) = hub.serve(stream, &parts.read_buf, admitted, place) {
                     error!("cannot take over a socket: {problem}");
                 }
             }

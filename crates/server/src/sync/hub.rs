@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
 use store::{GroupSettings, GroupStore, Obstacle, OpenError, OpenProblem};
 use tokio::{net::TcpStream, sync::watch};
@@ -211,11 +210,13 @@ impl Hub {
     pub fn serve(
         &self,
         stream: TcpStream,
-        early: Bytes,
+        early: &[u8],
         admitted: Admitted,
         place: Place,
     ) -> std::io::Result<()> {
         let (hub, stream) = (self.clone(), stream.into_std()?);
+        // a copy, usually of nothing: the buffer of the handshake would live as long as the socket
+        let early = Box::<[u8]>::from(early);
         self.inner.thread.handle().spawn(async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => hub.serve_here(stream, &early, admitted, place).await,
