@@ -73,8 +73,9 @@ async fn paced(
     for number in 0..messages {
         ticks.tick().await;
         sent.push(Instant::now());
-        let mut update = BytesMut::zeroed(UPDATE_BYTES);
-        update[..4].copy_from_slice(&number.to_be_bytes());
+        let mut update = BytesMut::with_capacity(UPDATE_BYTES);
+        update.put_u32(number);
+        update.resize(UPDATE_BYTES, 0);
         writer.send(Message::Binary(update.freeze())).await?;
     }
     let due = sent.len() * READERS;

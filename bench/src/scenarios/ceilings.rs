@@ -65,10 +65,12 @@ pub(crate) async fn echo_server() -> Result<()> {
         tokio::spawn(async move {
             let mut socket = tokio_tungstenite::accept_async(stream).await?;
             while let Some(message) = socket.next().await {
-                match message? {
-                    Message::Text(role) => return audience.serve(socket, &role).await,
-                    message if message.is_binary() => socket.send(message).await?,
-                    _ => {}
+                let message = message?;
+                if let Message::Text(role) = &message {
+                    return audience.serve(socket, role).await;
+                }
+                if message.is_binary() {
+                    socket.send(message).await?;
                 }
             }
             Ok::<_, anyhow::Error>(())
