@@ -12,7 +12,7 @@ use std::{
 
 use engine::{
     ChangeHash,
-    storage::{Answer, Fault, StoredChunk, Write, WriteAction},
+    storage::{Answer, Fault, Orphan, StoredChunk, Write, WriteAction},
 };
 use rusqlite::Connection;
 use store::{
@@ -83,6 +83,115 @@ fn a_flipped_bit_in_an_index_is_found_at_the_next_start() {
     store.close();
     flip_bit(&store.path(), CONTENT);
     damage_of(&mut store);
+}
+
+#[test]
+fn a_flipped_bit_in_an_orphan_is_found_at_the_next_start() {
+    let mut store = TestStore::create();
+    store.write(&queue_orphan(CONTENT)).unwrap();
+    store.reopen();
+    store.close();
+    flip_bit(&store.path(), CONTENT);
+    let error = damage_of(&mut store);
+    assert!(error.contains("an orphan of document number 1"), "{error}");
+}
+
+fn queue_orphan(bytes: &'static [u8]) -> Write {
+    let action = WriteAction::Append {
+        chunk: None,
+        heads: vec![],
+        changes: 0,
+        orphans: vec![Orphan {
+            hash: ChangeHash::from_bytes([3; 32]),
+            bytes: bytes.into(),
+        }],
+        adopted: vec![],
+    };
+    Write {
+        document: document(1),
+        action,
+    }
+}
+
+#[test]
+fn a_look_from_outside_tells_pushed_chunks_from_tails_and_when_they_came() {
+    let before = now_ms();
+    let store = TestStore::create();
+    store.write(&append(document(1), 0, b"tail")).unwrap();
+    let mut pushed = append(document(2), 0, b"pushed");
+    if let WriteAction::Append {
+        chunk: Some(chunk), ..
+    } = &mut pushed.action
+    {
+        chunk.kind = engine::storage::ChunkKind::Pushed;
+    }
+    store.write(&pushed).unwrap();
+    let documents = GroupFile::open(&store.path()).unwrap().documents().unwrap();
+    let looks: Vec<_> = documents
+        .iter()
+        .map(|document| (document.has_pushed, document.tail_bytes))
+        .collect();
+    assert_eq!(looks, [(false, 4), (true, 0)]);
+    let time = before..=now_ms();
+    for document in documents {
+        assert!(time.contains(&document.created_at_ms), "{document:?}");
+        assert!(time.contains(&document.changed_at_ms), "{document:?}");
+    }
+}
+
+fn now_ms() -> i64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since_epoch.unwrap().as_millis()).unwrap()
+}
+
+#[test]
+fn each_file_has_a_storage_id_of_its_own() {
+    let (one, other) = (TestStore::create(), TestStore::create());
+    let id = one.store().storage_id();
+    assert_eq!(id.len(), 36, "{id}");
+    assert_ne!(id, other.store().storage_id());
+}
+
+#[test]
+fn a_private_folder_is_made_with_those_above_it_and_nobody_else_may_enter() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("above").join("below");
+    for _ in 0..2 {
+        store::create_private_dir(&path).unwrap();
+        for made in [&path, path.parent().unwrap()] {
+            let mode = fs::metadata(made).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o700, "{}", made.display());
+        }
+    }
+}
+
+#[test]
+fn a_read_that_failed_shows_until_one_succeeds() {
+    let store = TestStore::create();
+    store.write(&append(document(1), 0, b"x")).unwrap();
+    let raw = Connection::open(store.path()).unwrap();
+    let health = store.store().health_reader();
+    raw.execute_batch("ALTER TABLE chunks RENAME TO away")
+        .unwrap();
+    assert_eq!(store.read(&all_chunks(document(1))), Err(Fault::Failed));
+    assert_eq!(health.get(), store::Health::Failed);
+    raw.execute_batch("ALTER TABLE away RENAME TO chunks")
+        .unwrap();
+    assert!(store.read(&all_chunks(document(1))).is_ok());
+    assert_eq!(health.get(), store::Health::Good);
+}
+
+#[test]
+fn another_programs_database_without_a_version_is_left_alone_too() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("account.db");
+    let raw = Connection::open(&path).unwrap();
+    raw.pragma_update(None, "application_id", 42).unwrap();
+    let error = AccountStore::open(&path).err().unwrap();
+    assert!(
+        matches!(error.problem, OpenProblem::Foreign { application_id: 42 }),
+        "{error}"
+    );
 }
 
 fn replace(index: &'static [u8]) -> Write {
