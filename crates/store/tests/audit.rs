@@ -244,3 +244,60 @@ fn panic_takes_everything_back_and_changes_the_epoch() {
     assert_eq!(root.as_deref(), Some("automerge:0"));
     assert_eq!(accounts.events().last().unwrap(), "panic");
 }
+
+#[test]
+fn each_line_of_the_audit_says_whose_app_device_and_group_it_was() {
+    let accounts = Accounts::create();
+    accounts.put_grant(APP, GROUP, Write, LATE, &now()).unwrap();
+    let phone = attested("phone", "phone's", &[(GROUP, Read)]);
+    accounts.add_attested_device(&phone, &now()).unwrap();
+    accounts.add_device("laptop", &[(GROUP, Read)]);
+    accounts
+        .record_pending(&pending("denied", "denied's", &[(GROUP, Read)]), 9, &now())
+        .unwrap();
+    accounts.deny("denied", &now()).unwrap();
+    accounts
+        .put_root_first(APP, GROUP, "automerge:one", Some("laptop"), &now())
+        .unwrap();
+    accounts.remove_root(APP, GROUP, &now()).unwrap();
+    accounts.remove_root(APP, GROUP, &now()).unwrap();
+    accounts.revoke_device("laptop", &now()).unwrap();
+    accounts.remove_grant(APP, None, &now()).unwrap();
+    let rows = accounts.audit(0, 100, AuditOrder::OldestFirst).unwrap();
+    let said: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            assert_eq!(row.entry.app.as_deref(), Some(APP), "{row:?}");
+            let (device, group) = (row.entry.device.as_deref(), row.entry.group.as_deref());
+            assert!(group.is_none_or(|group| group == GROUP), "{row:?}");
+            (&*row.entry.event, device, group.is_some())
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("grant.given", None, true),
+            ("device.attested", Some("phone"), true),
+            ("request.recorded", Some("laptop"), false),
+            ("device.approved", Some("laptop"), true),
+            ("request.recorded", Some("denied"), false),
+            ("request.denied", Some("denied"), false),
+            ("root.set", Some("laptop"), true),
+            ("root.removed", None, true),
+            ("device.revoked", Some("laptop"), false),
+            ("grant.removed", None, true),
+        ]
+    );
+}
+
+#[test]
+fn what_is_revoked_at_once_is_counted_in_one_line() {
+    let accounts = Accounts::create();
+    for id in ["one", "two", "three"] {
+        accounts.add_device(id, &[(GROUP, Read)]);
+    }
+    assert_eq!(accounts.revoke_all_devices(&now()).unwrap(), 3);
+    let rows = accounts.audit(0, 1, AuditOrder::NewestFirst).unwrap();
+    let entry = &rows.first().unwrap().entry;
+    assert_eq!((&*entry.event, entry.count), ("devices.revoked", 3));
+}

@@ -6,7 +6,7 @@ mod support;
 
 use store::{
     AccountStore, Approved, Attested, Device, DeviceProof, NewApproval, NewDevice, NewPending,
-    Recorded,
+    Occasion, Recorded,
     SessionAccess::{Read, Write},
 };
 use support::{APP, Accounts, GROUP, LATE, NOW, approval, attested, now, pending, session};
@@ -337,4 +337,32 @@ fn all_devices_are_revoked_at_once_and_tokens_made_by_hand_stay() {
     assert_eq!(accounts.revoke_all(&now()).unwrap(), 1);
     assert_eq!(accounts.revoke_all(&now()).unwrap(), 0);
     assert!(!in_force("token"));
+}
+
+#[test]
+fn a_device_that_asks_again_for_less_keeps_what_it_has_and_since_when() {
+    let accounts = Accounts::create();
+    accounts.put_grant(APP, GROUP, Write, LATE, &now()).unwrap();
+    let ask = |access, occasion: &Occasion<'_>| {
+        let new = attested("phone", "key", &[(GROUP, access)]);
+        accounts.add_attested_device(&new, occasion).unwrap();
+        let approvals = accounts.approvals("phone").unwrap();
+        approvals
+            .iter()
+            .map(|approval| {
+                (
+                    approval.access,
+                    approval.created_at_ms,
+                    approval.expires_at_ms,
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ask(Write, &now()), [(Write, NOW, LATE)]);
+    // the owner lets the app in for longer, and the device asks for less
+    accounts
+        .put_grant(APP, GROUP, Write, LATE + 1, &now())
+        .unwrap();
+    let later = Occasion::at(NOW + 7);
+    assert_eq!(ask(Read, &later), [(Write, NOW, LATE + 1)]);
 }
