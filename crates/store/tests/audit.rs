@@ -301,3 +301,37 @@ fn what_is_revoked_at_once_is_counted_in_one_line() {
     let entry = &rows.first().unwrap().entry;
     assert_eq!((&*entry.event, entry.count), ("devices.revoked", 3));
 }
+
+#[test]
+fn the_lines_of_a_session_say_which_it_was_and_whose() {
+    let accounts = Accounts::create();
+    accounts.add_device("laptop", &[(GROUP, Read)]);
+    let before = accounts.events().len();
+    for id in ["one", "two", "three"] {
+        let new = session(id, Some("laptop"), &[(GROUP, Read)]);
+        accounts.add(&new, &now()).unwrap();
+    }
+    accounts.revoke("one", &now()).unwrap();
+    assert_eq!(accounts.revoke_all(&now()).unwrap(), 2);
+    let rows = accounts.audit(0, 100, AuditOrder::OldestFirst).unwrap();
+    let said: Vec<_> = rows
+        .iter()
+        .skip(before)
+        .map(|row| {
+            let entry = &row.entry;
+            let whose = (entry.session.as_deref(), entry.device.as_deref());
+            (&*entry.event, whose, entry.group.as_deref(), entry.count)
+        })
+        .collect();
+    let added = |id| ("session.added", (Some(id), Some("laptop")), Some(GROUP), 1);
+    assert_eq!(
+        said,
+        [
+            added("one"),
+            added("two"),
+            added("three"),
+            ("session.revoked", (Some("one"), Some("laptop")), None, 1),
+            ("sessions.revoked", (None, None), None, 2),
+        ]
+    );
+}
