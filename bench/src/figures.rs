@@ -13,6 +13,7 @@ use crate::server::Server;
 pub(crate) enum Unit {
     Count,
     Times,
+    Percent,
     PerSecond,
     Seconds,
     Milliseconds,
@@ -20,6 +21,7 @@ pub(crate) enum Unit {
     Megabytes,
     MegabytesPerSecond,
     Kilobytes,
+    KilobytesPerMinute,
 }
 
 impl Unit {
@@ -27,6 +29,7 @@ impl Unit {
         match self {
             Self::Count => "",
             Self::Times => "x",
+            Self::Percent => "%",
             Self::PerSecond => "/s",
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
@@ -34,6 +37,7 @@ impl Unit {
             Self::Megabytes => "MB",
             Self::MegabytesPerSecond => "MB/s",
             Self::Kilobytes => "kB",
+            Self::KilobytesPerMinute => "kB/min",
         }
     }
 }
@@ -55,6 +59,12 @@ impl Figures {
             value,
             unit,
         });
+    }
+
+    /// A figure that was added under this name, for a scenario that has a bound.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        let figure = self.0.iter().find(|figure| figure.name == name)?;
+        Some(figure.value)
     }
 
     pub(crate) fn count(&mut self, name: &str, count: usize) {

@@ -11,6 +11,7 @@ use automerge::{ActorId, Automerge, ChangeHash, ObjType, ROOT, ReadDoc as _};
 use crate::sync;
 
 /// A document ready to be uploaded.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     /// Its id, as on the wire.
     pub(crate) id: String,
@@ -156,7 +157,22 @@ fn edit(document: &mut Automerge, make: impl FnOnce(&mut Automerge) -> Result<()
 }
 
 /// xorshift64: noise that is the same in every run.
-struct Noise(u64);
+pub(crate) struct Noise(u64);
+
+impl Noise {
+    /// Another noise for each number.
+    pub(crate) fn new(number: u64) -> Self {
+        // an odd factor keeps numbers apart, and xorshift must not begin at 0
+        Self(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `limit`, and 0 if that is 0.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next();
+        // the low bits of xorshift are its worst
+        (self.0 >> 16).checked_rem(limit).unwrap_or(0)
+    }
+}
 
 impl Iterator for Noise {
     type Item = u8;

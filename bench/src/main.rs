@@ -16,14 +16,17 @@ mod bulk;
 mod client;
 mod device;
 mod figures;
+mod held;
 mod history;
 mod http;
 mod owner;
+mod people;
 mod process;
 mod report;
 mod scenarios;
 mod server;
 mod sync;
+mod trend;
 mod wire;
 
 const EXIT_USAGE: u8 = 64;
@@ -32,7 +35,7 @@ const EXIT_USAGE: u8 = 64;
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Options {
-    /// Only this scenario; may be given several times
+    /// Only this scenario; may be given several times [default: all but `soak`]
     #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<Scenario>,
     /// List the scenarios
@@ -41,6 +44,9 @@ struct Options {
     /// A tenth of the work: to see that it runs, not to compare
     #[arg(long)]
     quick: bool,
+    /// How long `soak` takes
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    minutes: u32,
     /// A line of JSON for each scenario and server, instead of a table
     #[arg(long)]
     json: bool,
@@ -125,13 +131,16 @@ async fn measure(options: &Options, targets: &[Target]) -> Vec<Outcome> {
     } else {
         Scale::Full
     };
+    let all_but_long = Scenario::value_variants().iter().copied();
     let chosen = if options.scenarios.is_empty() {
-        Scenario::value_variants()
+        all_but_long
+            .filter(|scenario| !scenario.is_long())
+            .collect()
     } else {
-        &options.scenarios
+        options.scenarios.clone()
     };
     let mut outcomes = Vec::new();
-    for scenario in chosen {
+    for scenario in &chosen {
         let bare = [Target::Echo];
         for target in match scenario.measures() {
             Measures::Servers => targets,
@@ -142,6 +151,7 @@ async fn measure(options: &Options, targets: &[Target]) -> Vec<Outcome> {
             let bench = Bench {
                 target: target.clone(),
                 scale,
+                minutes: options.minutes,
                 scratch: workspace().join("target/bench-cache"),
             };
             let figures = scenario.run(&bench).await.map(|figures| figures.0);

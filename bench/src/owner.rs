@@ -3,22 +3,21 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use crate::device::{Address, Device};
 use crate::http::{self, Answer, Connection};
 use crate::server::Server;
 
+/// The server keeps no more requests than this.
+const WAITING_MAX: usize = 8;
+
 /// Has a device ask, and lets it in.
 pub(crate) async fn approve(server: &Server, device: &Device) -> Result<()> {
     server.cli(&["devices", "open"]).await?;
     let nonce = nonce(server).await?;
-    let url = server.authenticate_url()?;
-    let address = Address {
-        url: &url,
-        nonce: &nonce,
-    };
-    let asked = once(server, &device.login(&device.proof(&address, 0))).await?;
+    let asked = ask(server, device, &nonce, 0).await?;
     ensure!(
         asked.status == 403,
         "a device that is to ask was answered {}: {}",
@@ -36,6 +35,47 @@ pub(crate) async fn approve(server: &Server, device: &Device) -> Result<()> {
     server.cli(&["devices", "approve", id]).await?;
     server.cli(&["devices", "close"]).await?;
     Ok(())
+}
+
+/// Approves many devices, and has each log in: their tokens, in their order.
+///
+/// # Errors
+/// If one is not let in.
+pub(crate) async fn let_in(server: &Server, devices: &[Device]) -> Result<Vec<String>> {
+    server.cli(&["devices", "open"]).await?;
+    for some in devices.chunks(WAITING_MAX) {
+        let nonce = nonce(server).await?;
+        let asked = try_join_all(some.iter().map(|device| ask(server, device, &nonce, 0))).await?;
+        for answer in asked {
+            ensure!(answer.status == 403, "a device was not told to wait");
+        }
+        let pending: Value =
+            serde_json::from_str(&server.cli(&["devices", "pending", "--json"]).await?)?;
+        let rows = pending.as_array().context("no list of pending requests")?;
+        for id in rows.iter().filter_map(|row| row.get("id")?.as_str()) {
+            server.cli(&["devices", "approve", id]).await?;
+        }
+    }
+    server.cli(&["devices", "close"]).await?;
+    let nonce = nonce(server).await?;
+    let mut tokens = Vec::new();
+    for device in devices {
+        let answer = ask(server, device, &nonce, 1).await?;
+        let body: Value = serde_json::from_slice(&answer.body)?;
+        let token = body.get("token").and_then(Value::as_str);
+        tokens.push(
+            token
+                .context("an approved device gets no token")?
+                .to_owned(),
+        );
+    }
+    Ok(tokens)
+}
+
+async fn ask(server: &Server, device: &Device, nonce: &str, number: usize) -> Result<Answer> {
+    let url = server.authenticate_url()?;
+    let address = Address { url: &url, nonce };
+    once(server, &device.login(&device.proof(&address, number))).await
 }
 
 /// A nonce that is good now.

@@ -78,6 +78,25 @@ fn memory(pid: u32) -> Result<(u64, u64)> {
     Ok((kib("VmRSS:")?, kib("VmHWM:")?))
 }
 
+/// Resident memory of this process alone.
+pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+    Ok(memory(pid)?.0)
+}
+
+/// The most that any of its children of now has ever had resident.
+pub(crate) fn children_peak_kib(pid: u32) -> u64 {
+    let peaks = children(pid).into_iter().map(memory);
+    // a child may end between the list and the look at it
+    peaks.flatten().map(|(_, peak)| peak).max().unwrap_or(0)
+}
+
+/// How many there are in one of the process's folders in /proc: `fd` or `task`.
+pub(crate) fn entries(pid: u32, folder: &str) -> Result<usize> {
+    let path = format!("/proc/{pid}/{folder}");
+    let entries = fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(entries.count())
+}
+
 fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();

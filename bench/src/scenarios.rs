@@ -10,15 +10,20 @@ use crate::server::{Owned, Server, Target};
 mod authenticate;
 mod bare_fanout;
 mod big;
+mod busy;
 pub(crate) mod ceilings;
+mod crowded;
 mod ephemeral;
 mod fanout;
 mod flood;
+mod herd;
 mod idle;
 mod many;
+mod million;
 mod pull;
 mod push;
 mod slow;
+mod soak;
 
 /// How much work a scenario does.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,6 +47,8 @@ impl Scale {
 pub(crate) struct Bench {
     pub(crate) target: Target,
     pub(crate) scale: Scale,
+    /// How long `soak` takes.
+    pub(crate) minutes: u32,
     /// Data directories and the documents that are worth keeping between runs. Beside the build, so that it lies on a
     /// disk: a temporary directory may be memory, where an fsync costs nothing.
     pub(crate) scratch: PathBuf,
@@ -90,14 +97,22 @@ pub(crate) enum Scenario {
     Ephemeral,
     #[value(name = "bigdoc100k")]
     Big,
+    Million,
+    #[value(name = "docs100k")]
+    Crowded,
     #[value(name = "slowpeer-4")]
-    Slow,
+    Slow4,
+    #[value(name = "slowpeer-20")]
+    Slow20,
     #[value(name = "idle1k")]
     Idle1k,
     #[value(name = "idle5k")]
     Idle5k,
+    Busy,
     Authenticate,
     Flood,
+    Herd,
+    Soak,
     Echo,
     BareFanout,
     Fsync,
@@ -115,11 +130,17 @@ impl Scenario {
             Self::FanoutClosed => "fanout-closed",
             Self::Ephemeral => "ephemeral",
             Self::Big => "bigdoc100k",
-            Self::Slow => "slowpeer-4",
+            Self::Million => "million",
+            Self::Crowded => "docs100k",
+            Self::Slow4 => "slowpeer-4",
+            Self::Slow20 => "slowpeer-20",
             Self::Idle1k => "idle1k",
             Self::Idle5k => "idle5k",
+            Self::Busy => "busy",
             Self::Authenticate => "authenticate",
             Self::Flood => "flood",
+            Self::Herd => "herd",
+            Self::Soak => "soak",
             Self::Echo => "echo",
             Self::BareFanout => "bare-fanout",
             Self::Fsync => "fsync",
@@ -141,23 +162,45 @@ impl Scenario {
             Self::Big => {
                 "a document of 100,000 changes: push, pull, live edits, pull after a restart"
             }
-            Self::Slow => "500 edits of 100 kB while 4 readers do not read",
+            Self::Million => {
+                "a document of a million changes: push, index, pull, live edits, a stale device, compaction"
+            }
+            Self::Crowded => {
+                "100,000 documents in one group: restart, pull, announcements from either side"
+            }
+            Self::Slow4 => "500 edits of 100 kB while 4 readers do not read",
+            Self::Slow20 => "the same with 20 readers, and bounds",
             Self::Idle1k => "the memory of 1,000 connections that do nothing",
             Self::Idle5k => "the memory of 5,000 connections that do nothing",
+            Self::Busy => "1,000 connections that each edit once a second, beside 5,000 idle ones",
             Self::Authenticate => "logins of an approved device over 16 connections",
             Self::Flood => {
                 "40 edits a second to 50 readers, with and without 2,000 bad requests a second"
             }
+            Self::Herd => "1,000 approved devices come back at once after kill -9",
+            Self::Soak => "an hour (--minutes) of ordinary life, and whether memory grows",
             Self::Echo => "ceiling: a WebSocket that sends back what comes",
             Self::BareFanout => "ceiling: the same bytes to 50 sockets, and their answers",
             Self::Fsync => "ceiling: append 4 kB and fdatasync, again and again",
         }
     }
 
+    /// Whether it takes so long that it runs only when it is asked for.
+    pub(crate) fn is_long(self) -> bool {
+        matches!(self, Self::Soak)
+    }
+
     pub(crate) fn measures(self) -> Measures {
         match self {
             Self::Echo | Self::BareFanout | Self::Fsync => Measures::Machine,
-            Self::Authenticate | Self::Flood => Measures::Ours,
+            Self::Million
+            | Self::Crowded
+            | Self::Slow20
+            | Self::Busy
+            | Self::Authenticate
+            | Self::Flood
+            | Self::Herd
+            | Self::Soak => Measures::Ours,
             Self::Push
             | Self::Many
             | Self::PullWarm
@@ -167,7 +210,7 @@ impl Scenario {
             | Self::FanoutClosed
             | Self::Ephemeral
             | Self::Big
-            | Self::Slow
+            | Self::Slow4
             | Self::Idle1k
             | Self::Idle5k => Measures::Servers,
         }
@@ -184,11 +227,17 @@ impl Scenario {
             Self::FanoutClosed => fanout::closed(bench).await,
             Self::Ephemeral => ephemeral::run(bench).await,
             Self::Big => big::run(bench).await,
-            Self::Slow => slow::run(bench).await,
+            Self::Million => million::run(bench).await,
+            Self::Crowded => crowded::run(bench).await,
+            Self::Slow4 => slow::run(bench, 4).await,
+            Self::Slow20 => slow::bounded(bench, 20).await,
             Self::Idle1k => idle::run(bench, 1_000).await,
             Self::Idle5k => idle::run(bench, 5_000).await,
+            Self::Busy => busy::run(bench).await,
             Self::Authenticate => authenticate::run(bench).await,
             Self::Flood => flood::run(bench).await,
+            Self::Herd => herd::run(bench).await,
+            Self::Soak => soak::run(bench).await,
             Self::Echo => ceilings::echo(bench).await,
             Self::BareFanout => bare_fanout::run(bench).await,
             Self::Fsync => ceilings::fsync(bench),

@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use crate::device;
 use crate::process::{self, Usage};
 
+const ANY_PORT: u16 = 0;
 const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(120);
 /// A server is at rest that has used no more than one tick of CPU time in this time.
@@ -56,12 +57,16 @@ impl Target {
         }
     }
 
-    fn command(&self, data: &Path) -> Result<Command> {
+    /// On this port, where a server was before, or on any.
+    fn command(&self, data: &Path, port: u16) -> Result<Command> {
+        let port = port.to_string();
         let mut command = match self {
             Self::Groundmist(path) => {
-                let mut command = Command::new(path);
+                let mut command = Command::new(path.canonicalize()?);
+                // in there is no config.toml but that of the scenario
                 command
-                    .args(["dev", "--json", "--port", "0", "--data-dir"])
+                    .current_dir(data)
+                    .args(["dev", "--json", "--port", &port, "--data-dir"])
                     .arg(data);
                 command
             }
@@ -69,7 +74,7 @@ impl Target {
                 let mut command = Command::new("node");
                 command
                     .arg(dir.join("server.mjs"))
-                    .args(["--port", "0", "--data-dir"])
+                    .args(["--port", &port, "--data-dir"])
                     .arg(data);
                 command
             }
@@ -141,7 +146,7 @@ impl Server {
     pub(crate) async fn start(target: &Target, scratch: &Path, owned: Owned) -> Result<Self> {
         std::fs::create_dir_all(scratch)?;
         let data = TempDir::with_prefix_in("data-", scratch)?;
-        let (child, url) = spawn(target, data.path(), owned).await?;
+        let (child, url) = spawn(target, data.path(), owned, ANY_PORT).await?;
         Ok(Self {
             target: target.clone(),
             owned,
@@ -196,13 +201,46 @@ impl Server {
     /// Ends the server and starts it again on the same data; returns how long the start took.
     pub(crate) async fn restart(&mut self) -> Result<Duration> {
         self.end().await?;
+        self.start_again(ANY_PORT).await
+    }
+
+    /// The same with this `config.toml`, which stays.
+    pub(crate) async fn restart_with(&mut self, config: &str) -> Result<Duration> {
+        std::fs::write(self.data.path().join("config.toml"), config)?;
+        self.restart().await
+    }
+
+    /// Kills the server, and starts it again where it was.
+    pub(crate) async fn kill_and_restart(&mut self) -> Result<Duration> {
+        let port = self.address()?.port();
+        self.child.kill().await?;
+        self.start_again(port).await
+    }
+
+    async fn start_again(&mut self, port: u16) -> Result<Duration> {
         let started = Instant::now();
-        (self.child, self.url) = spawn(&self.target, self.data.path(), self.owned).await?;
+        (self.child, self.url) = spawn(&self.target, self.data.path(), self.owned, port).await?;
         Ok(started.elapsed())
     }
 
+    /// What `docs show` says of a document.
+    pub(crate) async fn show(&self, id: &str) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(
+            &self.cli(&["docs", "show", id, "--json"]).await?,
+        )?)
+    }
+
     pub(crate) fn usage(&self) -> Result<Usage> {
-        process::usage(self.child.id().context("the server has ended")?)
+        process::usage(self.pid()?)
+    }
+
+    pub(crate) fn pid(&self) -> Result<u32> {
+        self.child.id().context("the server has ended")
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// Waits until the server and its children are at rest, or [`SETTLE_MAX`] is over.
@@ -236,9 +274,9 @@ impl Server {
     }
 }
 
-async fn spawn(target: &Target, data: &Path, owned: Owned) -> Result<(Child, String)> {
+async fn spawn(target: &Target, data: &Path, owned: Owned, port: u16) -> Result<(Child, String)> {
     let mut child = target
-        .command(data)?
+        .command(data, port)?
         .envs(owned.variables().iter().copied())
         .spawn()
         .with_context(|| format!("{} does not start", target.name()))?;
