@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
+use crate::attack;
 use crate::device::{Address, Device};
 use crate::http::{self, Answer, Connection};
 use crate::server::Server;
@@ -17,7 +18,7 @@ const WAITING_MAX: usize = 8;
 pub(crate) async fn approve(server: &Server, device: &Device) -> Result<()> {
     server.cli(&["devices", "open"]).await?;
     let nonce = nonce(server).await?;
-    let asked = ask(server, device, &nonce, 0).await?;
+    let asked = ask(server, device, &nonce, 0, Ipv4Addr::LOCALHOST).await?;
     ensure!(
         asked.status == 403,
         "a device that is to ask was answered {}: {}",
@@ -43,11 +44,21 @@ pub(crate) async fn approve(server: &Server, device: &Device) -> Result<()> {
 /// If one is not let in.
 pub(crate) async fn let_in(server: &Server, devices: &[Device]) -> Result<Vec<String>> {
     server.cli(&["devices", "open"]).await?;
-    for some in devices.chunks(WAITING_MAX) {
+    for (turn, some) in devices.chunks(WAITING_MAX).enumerate() {
         let nonce = nonce(server).await?;
-        let asked = try_join_all(some.iter().map(|device| ask(server, device, &nonce, 0))).await?;
+        // from everywhere: one address has only so many tries
+        let from = attack::source(turn);
+        let asking = some
+            .iter()
+            .map(|device| ask(server, device, &nonce, 0, from));
+        let asked = try_join_all(asking).await?;
         for answer in asked {
-            ensure!(answer.status == 403, "a device was not told to wait");
+            ensure!(
+                answer.status == 403,
+                "a device that is to wait was answered {}: {}",
+                answer.status,
+                String::from_utf8_lossy(&answer.body)
+            );
         }
         let pending: Value =
             serde_json::from_str(&server.cli(&["devices", "pending", "--json"]).await?)?;
@@ -60,7 +71,7 @@ pub(crate) async fn let_in(server: &Server, devices: &[Device]) -> Result<Vec<St
     let nonce = nonce(server).await?;
     let mut tokens = Vec::new();
     for device in devices {
-        let answer = ask(server, device, &nonce, 1).await?;
+        let answer = ask(server, device, &nonce, 1, Ipv4Addr::LOCALHOST).await?;
         let body: Value = serde_json::from_slice(&answer.body)?;
         let token = body.get("token").and_then(Value::as_str);
         tokens.push(
@@ -72,20 +83,26 @@ pub(crate) async fn let_in(server: &Server, devices: &[Device]) -> Result<Vec<St
     Ok(tokens)
 }
 
-async fn ask(server: &Server, device: &Device, nonce: &str, number: usize) -> Result<Answer> {
+async fn ask(
+    server: &Server,
+    device: &Device,
+    nonce: &str,
+    number: usize,
+    from: Ipv4Addr,
+) -> Result<Answer> {
     let url = server.authenticate_url()?;
     let address = Address { url: &url, nonce };
-    once(server, &device.login(&device.proof(&address, number))).await
+    let login = device.login(&device.proof(&address, number));
+    Connection::open(server.address()?, from)
+        .await?
+        .ask(&login)
+        .await
 }
 
 /// A nonce that is good now.
 pub(crate) async fn nonce(server: &Server) -> Result<String> {
     let get_server = http::request("GET", "/xrpc/xyz.groundmist.sync.getServer", &[], "");
-    let answer = once(server, &get_server).await?;
-    answer.nonce.context("the server gives no nonce")
-}
-
-async fn once(server: &Server, request: &[u8]) -> Result<Answer> {
     let mut connection = Connection::open(server.address()?, Ipv4Addr::LOCALHOST).await?;
-    connection.ask(request).await
+    let answer = connection.ask(&get_server).await?;
+    answer.nonce.context("the server gives no nonce")
 }
