@@ -7,11 +7,11 @@ KILLS  ?= 1000
 FLOOD_SECONDS ?= 5
 FAULTS := full_disk storage_faults worker_faults clock_steps neighbours_down flood damage
 CRATES ?= engine store atproto
+HEAD   ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help dev page build check fmt clippy deny test test-kill test-faults mutants bench tools \
-	conformance-packages \
-	conformance-pds-packages
+.PHONY: help dev page build check fmt clippy deny test test-kill test-faults mutants bench bench-compare tools \
+	conformance-packages conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
 # Two cargos would only wait for each other's lock.
@@ -54,6 +54,9 @@ mutants: ## Look for code that no test notices a change of; ARGS go to cargo-mut
 
 bench: ## Measure: the project's own benchmark; ARGS are its arguments
 	cargo run --release --locked -p groundmist-sync-bench -- $(ARGS)
+
+bench-compare: ## Compare two commits by instruction counts: BASE=commit [HEAD=commit]
+	@tools/bench-compare $(BASE) $(HEAD)
 
 # What `make test` needs, each by the files it comes from.
 
