@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store::AccountStore;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
@@ -46,6 +46,11 @@ const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How long the end may take, in all.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(4);
 
+/// How many connections the kernel keeps for us until they are accepted, if its own limit (`net.core.somaxconn`) allows
+/// it. Tokio asks for 128, and whoever finds no room waits a second before TCP tries again: too few for a thousand
+/// devices that come back together.
+const BACKLOG: u32 = 4_096;
+
 /// A server that runs.
 pub struct Server {
     /// Where it listens.
@@ -70,7 +75,7 @@ impl Server {
         let lock = lock(data_dir).await?;
         let hub = Hub::start(hub_settings(settings)?)?;
         let wanted = SocketAddr::new(settings.listen, settings.port);
-        let listener = TcpListener::bind(wanted).await.with_context(|| {
+        let listener = listen(wanted).with_context(|| {
             format!("cannot listen on {wanted}; is another server running there?")
         })?;
         let address = listener.local_addr()?;
@@ -149,6 +154,19 @@ fn say_who_can_come(policy: &Policy) {
         (None, None) => "owner and public_url are",
     };
     warn!("{missing} not set: apps cannot ask for access, only tokens made by hand open sockets");
+}
+
+/// # Errors
+/// Those of the operating system.
+fn listen(wanted: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match wanted {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // a server that starts again right after its end finds the port still held by connections of the last one
+    socket.set_reuseaddr(true)?;
+    socket.bind(wanted)?;
+    socket.listen(BACKLOG)
 }
 
 /// Has the data directory to itself. It tries for a while: a server that was killed while it started its worker process
@@ -333,5 +351,24 @@ fn write_journal(app: &App, when: JournalTime) {
 fn note_used(app: &App) {
     if let Err(problem) = app.door.note_used() {
         error!("cannot note which sessions were used: {problem}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpStream, time::Duration};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn five_hundred_who_come_before_one_is_accepted_are_all_connected_without_a_second_try() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // TCP tries again after a second
+        let before_a_second_try = Duration::from_millis(900);
+        let waiting: Result<Vec<_>, _> = (0..500)
+            .map(|_| TcpStream::connect_timeout(&address, before_a_second_try))
+            .collect();
+        assert_eq!(waiting.unwrap().len(), 500);
     }
 }
