@@ -91,7 +91,7 @@ async fn what_happened(figures: &mut Figures, world: &World, server: &Server) ->
     let list = server.cli(&["docs", "ls", "--json"]).await?;
     let list: serde_json::Value = serde_json::from_str(&list)?;
     let rows = list.as_array().map_or(&[][..], Vec::as_slice);
-    let is_compacted = |row: &&serde_json::Value| {
+    let has_snapshot = |row: &&serde_json::Value| {
         row.get("snapshotBytes")
             .and_then(serde_json::Value::as_u64)
             .is_some_and(|bytes| bytes > 0)
@@ -102,8 +102,8 @@ async fn what_happened(figures: &mut Figures, world: &World, server: &Server) ->
     figures.count("old documents opened", record.recalls);
     figures.count("documents", rows.len());
     figures.count(
-        "documents compacted",
-        rows.iter().filter(is_compacted).count(),
+        "documents with a snapshot",
+        rows.iter().filter(has_snapshot).count(),
     );
     figures.count("edits", record.edits);
     figures.count("ephemeral messages sent", record.ephemeral_sent);
