@@ -9,7 +9,7 @@ mod world;
 
 use bytes::Bytes;
 use engine::{
-    Access, Announce, ConnectionId, Input, Refusal, Settings, WorkOutcome, storage::Fault,
+    Access, Announce, ConnectionId, Input, JobKind, Refusal, Settings, WorkOutcome, storage::Fault,
 };
 use minicbor::Encoder;
 use world::{Client, World, document, frame, join_frame, settings, sync_frame, talk};
@@ -670,4 +670,40 @@ fn a_document_of_which_only_orphans_are_stored_is_not_there() {
     world.pass_ms(1_000);
     talk(&mut world, std::slice::from_mut(&mut asker));
     assert!(asker.unavailable);
+}
+
+#[test]
+fn a_tail_that_grew_while_the_worker_was_at_the_last_one_is_compacted_too() {
+    let mut world = World::new(settings());
+    let mut writer = pushed(&mut world, "writer");
+    for n in 0..100 {
+        writer.edit(&n.to_string());
+        writer.send(&mut world);
+        talk(&mut world, std::slice::from_mut(&mut writer));
+    }
+    world.pass_ms(3_000);
+    world.store_some(usize::MAX);
+    assert!(
+        matches!(world.jobs.back(), Some((_, job)) if job.kind == JobKind::Compact),
+        "the worker is at it"
+    );
+    for n in 0..20 {
+        writer.edit(&n.to_string().repeat(100));
+        writer.send(&mut world);
+        while !world.asked.is_empty() {
+            world.store_some(usize::MAX);
+            while writer.receive_one(&mut world) {}
+        }
+    }
+    assert_eq!(
+        world.store.heads(document(7)),
+        writer.heads(),
+        "meanwhile they are stored"
+    );
+    world.settle();
+    // nobody writes any more
+    world.pass_ms(3_000);
+    world.settle();
+    assert_eq!(world.store.documents[&document(7)].meta.tail_bytes, 0);
+    assert_eq!(world.store.heads(document(7)), writer.heads());
 }

@@ -478,6 +478,8 @@ impl Document {
         self.job = None;
         outlet.wishes.push(Wish::JobOver);
         self.work_off(outlet);
+        // what was written meanwhile asked for no job, as there was one
+        self.consider_job(outlet);
     }
 }
 
