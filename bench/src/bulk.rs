@@ -96,16 +96,16 @@ impl<'a> Batch<'a> {
 
     /// Runs to the end, or until [`RUN_MAX`], or until the server breaks off. Downloads come back as received.
     pub(crate) async fn run(mut self) -> (Done, Vec<(&'a Prepared, Bytes)>) {
-        self.to_the_end().await
+        self.finish().await
     }
 
     /// As [`Self::run`], and stays connected.
     pub(crate) async fn run_and_stay(mut self) -> (Done, Client) {
-        let (done, _) = self.to_the_end().await;
+        let (done, _) = self.finish().await;
         (done, self.client)
     }
 
-    async fn to_the_end(&mut self) -> (Done, Vec<(&'a Prepared, Bytes)>) {
+    async fn finish(&mut self) -> (Done, Vec<(&'a Prepared, Bytes)>) {
         let (mut done, mut received) = (Done::default(), Vec::new());
         let deadline = Deadline::now() + RUN_MAX;
         let turns = std::mem::take(&mut self.turns);

@@ -13,8 +13,8 @@ use tokio::time::{Instant as Deadline, MissedTickBehavior, interval_at, timeout}
 
 use super::{Bench, idle, push};
 use crate::client::Client;
-use crate::figures::{Figures, Meter, as_f64};
-use crate::history::{self, Edit, Prepared};
+use crate::figures::{Figures, Meter, Unit, as_f64};
+use crate::history::{self, Edit};
 use crate::server::Server;
 use crate::sync::{self, Checksum};
 use crate::wire::Incoming;
@@ -61,11 +61,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     figures.percentiles("seen", &mut total.seen);
     figures.count("missed", total.missed);
     let share = spent.server_cpu.as_secs_f64() / spent.wall.as_secs_f64() * 100.0;
-    figures.add(
-        "server CPU, of one core",
-        share,
-        crate::figures::Unit::Percent,
-    );
+    figures.add("server CPU, of one core", share, Unit::Percent);
     figures.cpu(&spent);
     let usage = server.usage()?;
     figures.megabytes("RSS", usage.rss_kib);
@@ -127,15 +123,14 @@ async fn writers(bench: &Bench, server: &Server) -> Result<Vec<Writer>> {
         prepared.push(upload);
     }
     push::upload(server, &prepared).await?;
-    let places: Vec<(&Prepared, Arc<Room>, Vec<(usize, Edit)>)> = prepared
-        .iter()
-        .zip(waiting)
-        .flat_map(|(upload, (room, lists))| {
+    let mut places = Vec::new();
+    for (upload, (room, lists)) in prepared.iter().zip(waiting) {
+        places.extend(
             lists
                 .into_iter()
-                .map(move |edits| (upload, Arc::clone(&room), edits))
-        })
-        .collect();
+                .map(|edits| (upload, Arc::clone(&room), edits)),
+        );
+    }
     let mut writers = Vec::new();
     let mut places = places.into_iter().enumerate().peekable();
     while places.peek().is_some() {
@@ -200,19 +195,21 @@ impl Writer {
             self.note_sent(at)?;
             self.client.send(frame).await?;
         }
-        let others = self.room.index.len() - self.edits.len();
-        let due =
-            |tally: &Tally| self.edits.len() + others - tally.acknowledged.len() - tally.seen.len();
-        let mut left = due(&tally);
+        let mut left = self.left(&tally);
         while left > 0 {
             let Ok(message) = timeout(SILENCE, self.client.next()).await else {
                 break;
             };
             self.hear(message?, &mut tally).await?;
-            left = self.edits.len() + others - tally.acknowledged.len() - tally.seen.len();
+            left = self.left(&tally);
         }
         tally.missed = left;
         Ok(tally)
+    }
+
+    /// What has still to come: acknowledgements of its own edits, and the edits of the others.
+    fn left(&self, tally: &Tally) -> usize {
+        self.room.index.len() - tally.acknowledged.len() - tally.seen.len()
     }
 
     fn note_sent(&self, at: usize) -> Result<()> {
