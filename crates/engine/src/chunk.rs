@@ -14,6 +14,7 @@ use crate::{
     ids::ChangeHash,
     leb128::{self, Malformed, Reader},
     limits::{CHANGE_BYTES_MAX, HASHES_MAX, INFLATED_BYTES_MAX},
+    planted::{Bug, is_planted},
 };
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -137,7 +138,7 @@ fn checked_hash(kind: u8, contents: &[u8], checksum: [u8; 4]) -> Result<ChangeHa
         .chain_update(contents)
         .finalize()
         .into();
-    if hash.starts_with(&checksum) {
+    if hash.starts_with(&checksum) || is_planted(Bug::BelievesChecksums) {
         Ok(ChangeHash::from_bytes(hash))
     } else {
         Err(ChunkError::Checksum)

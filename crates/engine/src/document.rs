@@ -30,6 +30,7 @@ use crate::{
     intake::Orphans,
     limits::{NEWCOMER_MS, QUEUED_BYTES_MAX, UNAVAILABLE_WAIT_MS},
     outlet::{Outlet, Wish},
+    planted::{Bug, is_planted},
     storage::{DocumentMeta, ReadWhat, StoredChunk},
     subscription::{Request, Subscription, Synced},
     tail::Tail,
@@ -252,6 +253,10 @@ impl Document {
         };
         let durable = hot.graph.durable();
         let in_step = self.peers.values().all(|peer| peer.is_in_step(durable));
+        if is_planted(Bug::LosesTheQueueAtEviction) {
+            self.queue.clear();
+            self.queued_bytes = 0;
+        }
         if durable == 0 || !in_step || !self.is_quiet() {
             return false;
         }

@@ -13,6 +13,7 @@ use crate::{
     limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
     outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
     peer::Peer,
+    planted::{Bug, is_planted},
     storage::{Answer, Fault},
     wire::{self, Frame, HeadsEncoding, SyncKind, Versions},
 };
@@ -420,7 +421,9 @@ impl Turn<'_> {
             self.with_known(id, |document, outlet| document.settle_requests(outlet));
         }
         if self.engine.retry_at_ms.is_some_and(|at| at <= self.now_ms) {
-            self.engine.retry_at_ms = None;
+            if !is_planted(Bug::RetriesWithoutEnd) {
+                self.engine.retry_at_ms = None;
+            }
             for id in std::mem::take(&mut self.engine.faulted) {
                 self.with_known(id, |document, outlet| document.ask_again(outlet));
             }
@@ -432,6 +435,10 @@ impl Turn<'_> {
 
     /// Lets go of what was not used for a while, and of the least recently used beyond the budget.
     fn sweep(&mut self) {
+        #[cfg(feature = "simulator")]
+        if is_planted(Bug::RemembersOtherRuns) && crate::planted::calls().is_multiple_of(7) {
+            return;
+        }
         let engine = &mut *self.engine;
         engine.next_sweep_ms = self.now_ms + SWEEP_MS;
         let idle_since = self.now_ms.saturating_sub(engine.settings.graph_idle_ms);
@@ -492,6 +499,9 @@ impl Turn<'_> {
 
     fn forget(&mut self, connection: ConnectionId) {
         self.engine.newcomers.forget(connection);
+        if is_planted(Bug::ForgetsReadersAtRevocation) {
+            return;
+        }
         self.leave_documents(connection);
         self.engine.peers.remove(&connection);
     }

@@ -57,6 +57,8 @@ pub mod limits;
 mod message;
 mod outlet;
 mod peer;
+#[doc(hidden)]
+pub mod planted;
 mod settings;
 pub mod storage;
 mod subscription;

@@ -2,6 +2,17 @@
 //!
 //! What comes from outside is measured against these before anything is allocated for it. Honest clients stay
 //! far below; the comment on each says what one who does not runs into.
+//!
+//! In a simulator some are so small that its worlds reach them.
+
+/// The bound, or the one of a simulator.
+const fn bound(usual: usize, in_simulator: usize) -> usize {
+    if cfg!(feature = "simulator") {
+        in_simulator
+    } else {
+        usual
+    }
+}
 
 /// Longest frame, in bytes; the socket refuses a longer one from its header (close 1009).
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
@@ -28,38 +39,38 @@ pub const CHANGE_BYTES_MAX: usize = 32 << 20;
 pub const INFLATED_BYTES_MAX: usize = 128 << 20;
 
 /// Most changes of one document that wait for their dependencies; more closes the socket that sent them.
-pub const ORPHANS_MAX: usize = 20_000;
+pub const ORPHANS_MAX: usize = bound(20_000, 24);
 
 /// Most bytes of changes of one document that wait for their dependencies; more closes the socket that sent
 /// them.
-pub const ORPHAN_BYTES_MAX: usize = 32 << 20;
+pub const ORPHAN_BYTES_MAX: usize = bound(32 << 20, 8 << 10);
 
 /// Most documents one connection may have open; one more closes the socket.
-pub const SUBSCRIPTIONS_MAX: usize = 200_000;
+pub const SUBSCRIPTIONS_MAX: usize = bound(200_000, 6);
 
 /// Most bytes of messages that wait for one document to be loaded; a message more closes its socket.
-pub const QUEUED_BYTES_MAX: usize = 128 << 20;
+pub const QUEUED_BYTES_MAX: usize = bound(128 << 20, 256 << 10);
 
 /// Most bytes of changes of one document that are on their way to the disk; beyond, messages wait (see
 /// [`QUEUED_BYTES_MAX`]).
-pub const UNSTORED_BYTES_MAX: usize = 64 << 20;
+pub const UNSTORED_BYTES_MAX: usize = bound(64 << 20, 4 << 10);
 
 /// Longest payload of an ephemeral message, in bytes; a longer one is dropped.
 pub const EPHEMERAL_BYTES_MAX: usize = 1 << 20;
 
 /// Most (sender, session) pairs of one document whose ephemeral counts are remembered; the one that was
 /// quiet for longest is forgotten.
-pub const EPHEMERAL_SOURCES_MAX: usize = 1024;
+pub const EPHEMERAL_SOURCES_MAX: usize = bound(1024, 3);
 
 /// Most storage ids that one connection may watch; further ones are ignored.
 pub const WATCHED_STORAGES_MAX: usize = 256;
 
 /// Bytes of recent tail chunks that a document in memory keeps, to serve readers without asking the disk.
-pub const RECENT_BYTES_MAX: usize = 128 << 10;
+pub const RECENT_BYTES_MAX: usize = bound(128 << 10, 512);
 
 /// Most bytes of changes that one message brings from the disk to a peer that lags behind; what is left follows once
 /// that is written. A snapshot, and a change that is longer, go as a whole.
-pub const LAG_MESSAGE_BYTES_MAX: usize = 1 << 20;
+pub const LAG_MESSAGE_BYTES_MAX: usize = bound(1 << 20, 1 << 10);
 
 /// Most documents that the worker is asked to look at at the same time.
 pub const JOBS_MAX: usize = 4;

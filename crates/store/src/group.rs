@@ -15,7 +15,7 @@ use crate::{
     checks::check_rows,
     error::OpenError,
     health::{HealthReader, health},
-    open::connect_readonly,
+    open::{Disk, connect_readonly},
     reader::Reader,
     schema,
     writer::Writer,
@@ -72,7 +72,7 @@ impl GroupStore {
             path: path.to_owned(),
             problem,
         };
-        let connection = schema::open(path, &schema::GROUP, settings.cache_kib)?;
+        let connection = schema::open(Disk::System, path, &schema::GROUP, settings.cache_kib)?;
         check_rows(path, &connection)?;
         let storage_id = connection
             .query_row(
@@ -85,6 +85,7 @@ impl GroupStore {
         let (health_writer, health) = health();
         let writer = Writer::new(
             connection,
+            Disk::System,
             path,
             settings,
             health_writer.clone(),

@@ -15,6 +15,8 @@ mod read;
 mod reader;
 mod row;
 mod schema;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 mod write;
 mod writer;
 

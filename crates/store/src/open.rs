@@ -8,12 +8,30 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use engine::planted::{Bug, is_planted};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::error::OpenProblem;
 
 /// How long a connection waits for another process that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a log grows before it is put into its file, in pages of 4 KiB.
+const CHECKPOINT_PAGES: u32 = if cfg!(feature = "simulator") {
+    64
+} else {
+    2_000
+};
+
+/// Whose files they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Disk {
+    /// The operating system's.
+    System,
+    /// Those of a SQLite VFS that was registered under this name. Nobody else has its files open.
+    #[cfg(feature = "simulator")]
+    Simulated(&'static str),
+}
 
 /// Makes a directory, and those above it, that only its owner may enter. One that exists is left as it is.
 ///
@@ -32,7 +50,12 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes sure that the file exists, is private, and that its name is on disk.
-pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
+pub(crate) fn create_private_file(disk: Disk, path: &Path) -> io::Result<()> {
+    match disk {
+        Disk::System => {}
+        #[cfg(feature = "simulator")]
+        Disk::Simulated(_) => return Ok(()),
+    }
     let file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -46,18 +69,40 @@ pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
 }
 
 /// A connection that writes.
-pub(crate) fn connect(path: &Path, cache_kib: u32) -> Result<Connection, OpenProblem> {
+pub(crate) fn connect(disk: Disk, path: &Path, cache_kib: u32) -> Result<Connection, OpenProblem> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = match disk {
+        Disk::System => Connection::open_with_flags(path, flags)?,
+        #[cfg(feature = "simulator")]
+        Disk::Simulated(vfs) => connect_simulated(path, flags, vfs)?,
+    };
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     // every commit is fsynced: acknowledged means on disk
-    connection.pragma_update(None, "synchronous", "full")?;
+    let synchronous = if is_planted(Bug::SkipsTheFsync) {
+        "off"
+    } else {
+        "full"
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
     keep_statements(&connection)?;
+    Ok(connection)
+}
+
+/// A connection that has its file to itself, and so needs no memory that it would share with others.
+#[cfg(feature = "simulator")]
+fn connect_simulated(
+    path: &Path,
+    flags: OpenFlags,
+    vfs: &'static str,
+) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
+    connection.pragma_update(None, "locking_mode", "exclusive")?;
     Ok(connection)
 }
 

@@ -64,17 +64,27 @@ impl Reader {
     }
 
     fn answer(&self, question: &Read) -> Result<Answer, Fault> {
-        let outcome = read(&self.connection, question);
-        self.health.set_reading_failed(outcome.is_err());
-        outcome.map_err(|error| {
-            let (file, document) = (self.path.display(), question.document);
-            error!(doc.id = %document, "{file}: cannot read a document ({error})");
-            if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
-                self.health.set_damaged();
-            }
-            Fault::Failed
-        })
+        answer(&self.connection, &self.path, &self.health, question)
     }
+}
+
+/// Answers a question, and says in the log and the health if that cannot be done.
+pub(crate) fn answer(
+    connection: &Connection,
+    path: &Path,
+    health: &HealthWriter,
+    question: &Read,
+) -> Result<Answer, Fault> {
+    let outcome = read(connection, question);
+    health.set_reading_failed(outcome.is_err());
+    outcome.map_err(|error| {
+        let (file, document) = (path.display(), question.document);
+        error!(doc.id = %document, "{file}: cannot read a document ({error})");
+        if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+            health.set_damaged();
+        }
+        Fault::Failed
+    })
 }
 
 fn weight(answer: &Answer) -> usize {

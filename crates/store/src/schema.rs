@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
     error::{OpenError, OpenProblem},
-    open::{connect, connect_readonly, create_private_file, random_hex, random_uuid},
+    open::{Disk, connect, connect_readonly, create_private_file, random_hex, random_uuid},
 };
 
 /// A kind of file: how to know it, and the steps from an empty one to the newest format. A step that was ever
@@ -255,16 +255,26 @@ fn sessions_2(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 /// Opens a file for writing; makes it if it does not exist, and brings it to the newest format.
-pub(crate) fn open(path: &Path, format: &Format, cache_kib: u32) -> Result<Connection, OpenError> {
-    prepare(path, format, cache_kib).map_err(|problem| OpenError {
+pub(crate) fn open(
+    disk: Disk,
+    path: &Path,
+    format: &Format,
+    cache_kib: u32,
+) -> Result<Connection, OpenError> {
+    prepare(disk, path, format, cache_kib).map_err(|problem| OpenError {
         path: path.to_owned(),
         problem: damage(problem),
     })
 }
 
-fn prepare(path: &Path, format: &Format, cache_kib: u32) -> Result<Connection, OpenProblem> {
-    create_private_file(path)?;
-    let mut connection = connect(path, cache_kib)?;
+fn prepare(
+    disk: Disk,
+    path: &Path,
+    format: &Format,
+    cache_kib: u32,
+) -> Result<Connection, OpenProblem> {
+    create_private_file(disk, path)?;
+    let mut connection = connect(disk, path, cache_kib)?;
     let found = format.version_of(&connection)?;
     for (migration, version) in format.migrations.iter().zip(1i64..).skip(found) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -279,7 +289,7 @@ fn prepare(path: &Path, format: &Format, cache_kib: u32) -> Result<Connection, O
     }
     let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if check != "ok" {
-        return Err(OpenProblem::Damaged { what: check });
+        return Err(found_wrong(check));
     }
     Ok(connection)
 }
@@ -290,6 +300,16 @@ pub(crate) enum Filled {
     Yes,
     /// It has just been made, or there was no room for them on the disk.
     NotYet,
+}
+
+/// What SQLite's check has found. A page that the disk would not give is no damage: it may give it the next time.
+fn found_wrong(what: String) -> OpenProblem {
+    if what.contains("error code=") || what.contains("failed to get page") {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+        OpenProblem::Sqlite(rusqlite::Error::SqliteFailure(code, Some(what)))
+    } else {
+        OpenProblem::Damaged { what }
+    }
 }
 
 /// Opens a file that exists, for reading alone.

@@ -19,7 +19,7 @@ use tracing::{error, info};
 use crate::{
     group::{Completion, GroupSettings, Sink},
     health::{Health, HealthWriter},
-    open::{connect, now_ms},
+    open::{Disk, connect, now_ms},
     write::{Written, write},
 };
 
@@ -34,10 +34,11 @@ const PROBE_BYTES: i64 = 64 << 10;
 /// After so many writes in a row that fail alone, the rest of their commit is refused unseen.
 const FAILURES_MAX: usize = 4;
 
-type Request = (Ticket, Write);
+pub(crate) type Request = (Ticket, Write);
 
 pub(crate) struct Writer {
     connection: Connection,
+    disk: Disk,
     path: PathBuf,
     settings: GroupSettings,
     health: HealthWriter,
@@ -50,6 +51,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(
         connection: Connection,
+        disk: Disk,
         path: &Path,
         settings: GroupSettings,
         health: HealthWriter,
@@ -57,6 +59,7 @@ impl Writer {
     ) -> Self {
         Self {
             connection,
+            disk,
             path: path.to_owned(),
             settings,
             health,
@@ -68,11 +71,10 @@ impl Writer {
     /// Writes until nobody can submit any more.
     pub(crate) fn run(mut self, queue: &Receiver<Vec<Request>>) {
         loop {
-            let well = self.stopped || self.health.get() == Health::Good;
-            let first = if well {
-                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
+            let first = if self.may_recover() {
                 queue.recv_timeout(PROBE_EVERY)
+            } else {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match first {
                 Ok(first) => self.serve(gather(first, queue)),
@@ -80,6 +82,11 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// Whether there is something wrong that may pass by itself.
+    pub(crate) fn may_recover(&self) -> bool {
+        !self.stopped && self.health.get() != Health::Good
     }
 
     fn serve(&mut self, mut requests: Vec<Request>) {
@@ -92,7 +99,7 @@ impl Writer {
     }
 
     /// Writes them all in one transaction, or, if that fails, each that can be written.
-    fn commit(&mut self, requests: &[Request]) -> Vec<Completion> {
+    pub(crate) fn commit(&mut self, requests: &[Request]) -> Vec<Completion> {
         if self.stopped {
             return refuse(requests, Fault::Failed);
         }
@@ -200,7 +207,7 @@ impl Writer {
     }
 
     /// Whether the disk takes more than a little.
-    fn probe(&mut self) {
+    pub(crate) fn probe(&mut self) {
         let probe = |value: &str, bytes: i64, connection: &Connection| {
             connection.execute(value, [bytes]).map(drop)
         };
@@ -216,11 +223,29 @@ impl Writer {
         }
     }
 
+    /// The connection, to read by where nobody else may have the file open.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// A connection that met an I/O error may hold on to it.
     fn reconnect(&mut self) {
+        #[cfg(feature = "simulator")]
+        self.let_go();
         // if there is none to be had, the old one fails again, and that is said
-        if let Ok(connection) = connect(&self.path, self.settings.cache_kib) {
+        if let Ok(connection) = connect(self.disk, &self.path, self.settings.cache_kib) {
             self.connection = connection;
+        }
+    }
+}
+
+#[cfg(feature = "simulator")]
+impl Writer {
+    /// Closes a connection that has its file to itself, so that another one can be opened.
+    fn let_go(&mut self) {
+        if let (Disk::Simulated(_), Ok(nothing)) = (self.disk, Connection::open_in_memory()) {
+            self.connection = nothing;
         }
     }
 }
@@ -273,9 +298,16 @@ mod tests {
 
     fn writer(folder: &TempDir) -> Writer {
         let path = folder.path().join("group.db");
-        let connection = schema::open(&path, &schema::GROUP, 256).unwrap();
+        let connection = schema::open(Disk::System, &path, &schema::GROUP, 256).unwrap();
         let settings = GroupSettings { cache_kib: 256 };
-        Writer::new(connection, &path, settings, health().0, Arc::new(drop))
+        Writer::new(
+            connection,
+            Disk::System,
+            &path,
+            settings,
+            health().0,
+            Arc::new(drop),
+        )
     }
 
     fn append(document: u8, number: u64, length: usize) -> Request {

@@ -13,6 +13,7 @@ use crate::{
     intake::{Orphans, Taken},
     limits::RECENT_BYTES_MAX,
     outlet::{Outlet, Wish},
+    planted::{Bug, is_planted},
     storage::{Answer, ChunkKind, DocumentMeta, Fault, Orphan, StoredChunk, WriteAction},
     subscription::Synced,
 };
@@ -20,8 +21,8 @@ use crate::{
 /// Changes on their way to the disk.
 pub(super) struct Append {
     ticket: Ticket,
-    /// Who sent them.
-    writer: ConnectionId,
+    /// Who sent them; nobody if they were stored before, as orphans.
+    writer: Option<ConnectionId>,
     nodes: Range<Node>,
     /// Heads once they are there.
     heads: Vec<ChangeHash>,
@@ -38,6 +39,11 @@ enum AppendKind {
 }
 
 impl Append {
+    /// Whether it adds a chunk, and not orphans alone.
+    fn has_chunk(&self) -> bool {
+        self.bytes > 0
+    }
+
     pub(super) fn is_pushed(&self) -> bool {
         self.kind == AppendKind::Pushed
     }
@@ -99,6 +105,7 @@ impl Document {
             }) => {
                 self.adopt(meta);
                 self.build(index.as_ref(), &tail, &orphans);
+                self.adopt_orphans(None, outlet);
             }
             Ok(Answer::Chunks { meta, chunks }) => {
                 self.adopt(meta);
@@ -135,7 +142,11 @@ impl Document {
     /// document is served as far as it can be read, and left out of compaction.
     fn build(&mut self, index: Option<&Bytes>, tail: &[StoredChunk], orphans: &[Orphan]) {
         let mut hot = Hot {
-            orphans: Orphans::from_stored(orphans),
+            orphans: if is_planted(Bug::DropsOrphansAtRestart) {
+                Orphans::default()
+            } else {
+                Orphans::from_stored(orphans)
+            },
             ..Hot::default()
         };
         let mut sound = true;
@@ -149,7 +160,6 @@ impl Document {
             sound &= hot.link_stored(chunk);
         }
         hot.graph.set_durable(hot.graph.len());
-        hot.orphans.retain_unlinked(&hot.graph);
         hot.tail.trim(RECENT_BYTES_MAX);
         sound &= **hot.graph.durable_heads() == *self.meta.heads;
         if !sound && self.meta.quarantine.is_none() {
@@ -201,7 +211,12 @@ impl Document {
     }
 
     /// Sends new changes to the disk.
-    pub(super) fn append(&mut self, writer: ConnectionId, taken: Taken, outlet: &mut Outlet<'_>) {
+    pub(super) fn append(
+        &mut self,
+        writer: Option<ConnectionId>,
+        taken: Taken,
+        outlet: &mut Outlet<'_>,
+    ) {
         let State::Hot(hot) = &mut self.state else {
             return;
         };
@@ -223,7 +238,8 @@ impl Document {
                 bytes: chunk,
             });
             // an adopted orphan may be another peer's
-            if let Some(peer) = self.peers.get_mut(&writer).filter(|_| adopted.is_empty()) {
+            let own = writer.filter(|_| adopted.is_empty());
+            if let Some(peer) = own.and_then(|writer| self.peers.get_mut(&writer)) {
                 peer.from_peer.push(nodes.clone());
             }
         }
@@ -236,6 +252,10 @@ impl Document {
             orphans,
             adopted: adopted.iter().map(|change| change.hash).collect(),
         };
+        if is_planted(Bug::AcknowledgesBeforeTheCommit) {
+            hot.graph.set_durable(nodes.end.max(hot.graph.durable()));
+            self.heads = Arc::clone(hot.graph.durable_heads());
+        }
         let ticket = outlet.write(self.id, action);
         let (orphans, kind) = (orphan_hashes, AppendKind::Changes);
         self.unstored_bytes += bytes;
@@ -280,7 +300,7 @@ impl Document {
         self.unstored_bytes += length;
         self.appends.push_back(Append {
             ticket,
-            writer,
+            writer: Some(writer),
             nodes: 0..0,
             heads,
             bytes: length,
@@ -298,7 +318,7 @@ impl Document {
         self.unstored_bytes -= append.bytes;
         let created = self.heads.is_empty() && !append.heads.is_empty();
         let meta = &mut self.meta;
-        if append.bytes > 0 {
+        if append.has_chunk() {
             meta.next_chunk += 1;
             meta.heads = append.heads;
         }
@@ -307,7 +327,8 @@ impl Document {
                 meta.has_pushed = true;
                 self.heads = meta.heads.as_slice().into();
                 self.state = State::Pushed;
-                if let Some(peer) = self.peers.get_mut(&append.writer) {
+                let writer = append.writer;
+                if let Some(peer) = writer.and_then(|writer| self.peers.get_mut(&writer)) {
                     peer.synced = Synced::Everything;
                 }
             }
@@ -331,22 +352,32 @@ impl Document {
     /// An append could not be stored, and with it those behind it that build on it: the document is again what is
     /// on disk. Their writers will be asked to send them once more.
     fn not_stored(&mut self, at: usize, outlet: &mut Outlet<'_>) -> News {
-        let void = self.appends.split_off(at);
-        self.next_chunk = self.meta.next_chunk;
+        let mut behind = self.appends.split_off(at).into_iter();
+        let failed: Vec<_> = behind.next().into_iter().collect();
+        // orphans alone build on nothing, and the store takes them whatever became of those before
+        let is_built_on = failed.iter().any(Append::has_chunk);
+        let (void, stay): (Vec<_>, Vec<_>) =
+            behind.partition(|append| is_built_on && append.has_chunk());
+        self.appends.extend(stay);
+        let void: Vec<_> = failed.into_iter().chain(void).collect();
+        self.next_chunk =
+            self.meta.next_chunk + u64::from(is_planted(Bug::SkipsANumberAfterAFault));
         for append in &self.appends {
-            self.next_chunk += u64::from(append.bytes > 0);
+            self.next_chunk += u64::from(append.has_chunk());
         }
         for append in void.into_iter().rev() {
             self.unstored_bytes -= append.bytes;
-            if let Some(writer) = self.peers.get_mut(&append.writer) {
+            let writer = append.writer;
+            if let Some(writer) = writer.and_then(|writer| self.peers.get_mut(&writer)) {
                 writer.must_resend = true;
             }
             if let State::Hot(hot) = &mut self.state {
-                if !append.nodes.is_empty() {
+                if !append.nodes.is_empty() && !is_planted(Bug::KeepsWhatCouldNotBeStored) {
                     hot.graph.truncate(append.nodes.start);
                     hot.tail.truncate(append.nodes.start);
                 }
-                hot.orphans.undo(&append.orphans, append.adopted);
+                hot.orphans
+                    .undo(&append.orphans, append.adopted, &hot.graph);
                 let length = hot.graph.len();
                 self.peers
                     .values_mut()

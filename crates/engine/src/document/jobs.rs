@@ -15,6 +15,7 @@ use crate::{
     ids::{ChangeHash, ConnectionId, Ticket},
     intake,
     outlet::{Outlet, Wish},
+    planted::{Bug, is_planted},
     storage::{Answer, ChunkKind, Fault, ReadWhat, StoredChunk, WriteAction},
 };
 
@@ -363,6 +364,9 @@ impl Document {
         }
         let (heads, changes) = after;
         let length = bytes.len() as u64;
+        if is_planted(Bug::CompactsAwayConcurrentChanges) {
+            job.covers_through = self.meta.next_chunk.saturating_sub(1);
+        }
         let number = job.covers_through;
         let action = WriteAction::Replace {
             snapshot: StoredChunk {
@@ -404,7 +408,7 @@ impl Document {
                 self.heads = Arc::clone(hot.graph.durable_heads());
                 news = News::Durable;
                 let pusher = *pusher;
-                self.adopt_orphans(pusher, outlet);
+                self.adopt_orphans(Some(pusher), outlet);
                 if created {
                     outlet.wishes.push(Wish::Created);
                 }
@@ -415,8 +419,9 @@ impl Document {
         news
     }
 
-    /// Takes in the orphans whose dependencies an absorbed document brought.
-    fn adopt_orphans(&mut self, writer: ConnectionId, outlet: &mut Outlet<'_>) {
+    /// Takes in the orphans whose dependencies are there: an absorbed document brought them, or they were read with
+    /// the orphans.
+    pub(super) fn adopt_orphans(&mut self, writer: Option<ConnectionId>, outlet: &mut Outlet<'_>) {
         let State::Hot(hot) = &mut self.state else {
             return;
         };
@@ -470,8 +475,6 @@ impl Document {
         self.no_job_before_ms = outlet.now_ms + JOB_AGAIN_MS;
         outlet.wishes.push(Wish::Retry);
         self.job_over(outlet);
-        // no sooner: a document whose job runs asks for none
-        self.consider_job(outlet);
     }
 
     fn job_over(&mut self, outlet: &mut Outlet<'_>) {

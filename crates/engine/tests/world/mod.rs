@@ -3,6 +3,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "each test file uses a part of it, and a test that meets the unexpected ends"
@@ -11,42 +12,26 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use automerge::{
-    Automerge, AutomergeError, ROOT, ReadDoc,
-    sync::{Message, State, SyncDoc},
+    Automerge, ROOT, ReadDoc,
+    sync::{State, SyncDoc},
     transaction::Transactable,
 };
 use bytes::Bytes;
 use engine::{
     Access, Announce, ChangeHash, Compaction, ConnectionId, DocumentId, Effect, Engine, Input, Job,
-    JobKind, Refusal, Settings, Ticket, WorkOutcome,
-    index::IndexBuilder,
+    Refusal, Settings, Ticket,
     storage::{Fault, Read, Write},
 };
-use minicbor::{Decoder, Encoder, data::Type};
 
+mod dice;
+mod frames;
 mod memory_store;
+mod work;
+
+pub use dice::Dice;
+pub use frames::{Received, describe, frame, join_frame, ours, sync_frame, theirs};
 pub use memory_store::MemoryStore;
-
-/// A seeded source of randomness (splitmix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.roll() % n as u64).unwrap()
-    }
-
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
+pub use work::work;
 
 pub fn settings() -> Settings {
     Settings {
@@ -61,132 +46,6 @@ pub fn settings() -> Settings {
         graph_bytes_max: 256 << 20,
         graph_idle_ms: 1_000,
     }
-}
-
-pub fn ours(hash: &automerge::ChangeHash) -> ChangeHash {
-    ChangeHash::from_bytes(hash.0)
-}
-
-pub fn theirs(hash: &ChangeHash) -> automerge::ChangeHash {
-    automerge::ChangeHash(*hash.as_bytes())
-}
-
-/// A frame from the server.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Received {
-    pub kind: String,
-    pub sender: String,
-    pub target: String,
-    pub document: String,
-    pub data: Vec<u8>,
-    pub message: String,
-    /// The first head in `newHeads`, as it was written.
-    pub new_head: Option<String>,
-}
-
-impl Received {
-    pub fn parse(frame: &[u8]) -> Self {
-        let mut decoder = Decoder::new(frame);
-        let mut received = Self::default();
-        for _ in 0..decoder.map().unwrap().unwrap() {
-            match decoder.str().unwrap() {
-                "type" => received.kind = decoder.str().unwrap().into(),
-                "senderId" => received.sender = decoder.str().unwrap().into(),
-                "targetId" => received.target = decoder.str().unwrap().into(),
-                "documentId" => received.document = decoder.str().unwrap().into(),
-                "data" => received.data = decoder.bytes().unwrap().into(),
-                "message" => received.message = decoder.str().unwrap().into(),
-                "newHeads" => {
-                    decoder.map().unwrap();
-                    decoder.str().unwrap();
-                    for _ in 0..decoder.map().unwrap().unwrap() {
-                        if decoder.str().unwrap() == "heads" {
-                            let count = decoder.array().unwrap().unwrap();
-                            for n in 0..count {
-                                let head = decoder.str().unwrap().to_owned();
-                                received.new_head = if n == 0 {
-                                    Some(head)
-                                } else {
-                                    received.new_head
-                                };
-                            }
-                        } else {
-                            decoder.skip().unwrap();
-                        }
-                    }
-                }
-                _ => decoder.skip().unwrap(),
-            }
-            assert_ne!(decoder.datatype().ok(), Some(Type::Break));
-        }
-        received
-    }
-
-    /// One line for a trace.
-    pub fn describe(&self) -> String {
-        if self.kind == "sync" {
-            describe(&self.sync_message())
-        } else {
-            format!("{self:?}")
-        }
-    }
-
-    pub fn sync_message(&self) -> Message {
-        assert_eq!(self.kind, "sync", "{self:?}");
-        Message::decode(&self.data).unwrap()
-    }
-}
-
-/// One line for a trace.
-pub fn describe(message: &Message) -> String {
-    let short = |hashes: &[automerge::ChangeHash]| {
-        let all: Vec<_> = hashes
-            .iter()
-            .map(|hash| hash.to_string()[..4].to_owned())
-            .collect();
-        all.join(",")
-    };
-    let have: Vec<_> = message
-        .have
-        .iter()
-        .map(|have| short(&have.last_sync))
-        .collect();
-    format!(
-        "heads [{}] need [{}] have {have:?} changes {:?} flags {:?}",
-        short(&message.heads),
-        short(&message.need),
-        message.changes.iter().map(<[u8]>::len).collect::<Vec<_>>(),
-        message.flags
-    )
-}
-
-/// A frame to the server, of text fields and data.
-pub fn frame(fields: &[(&str, &str)], data: Option<&[u8]>) -> Bytes {
-    let mut e = Encoder::new(Vec::new());
-    e.map(fields.len() as u64 + u64::from(data.is_some()))
-        .unwrap();
-    for (key, value) in fields {
-        e.str(key).unwrap().str(value).unwrap();
-    }
-    if let Some(data) = data {
-        e.str("data").unwrap().bytes(data).unwrap();
-    }
-    e.into_writer().into()
-}
-
-pub fn join_frame(peer: &str) -> Bytes {
-    frame(&[("type", "join"), ("senderId", peer)], None)
-}
-
-pub fn sync_frame(kind: &str, peer: &str, document: DocumentId, data: &[u8]) -> Bytes {
-    let id = document.to_string();
-    let fields = [
-        ("type", kind),
-        ("senderId", peer),
-        ("targetId", "server"),
-        ("documentId", id.as_str()),
-    ];
-    frame(&fields, Some(data))
 }
 
 /// The engine with its store, its worker and its clock.
@@ -360,46 +219,6 @@ impl World {
         self.jobs.clear();
         self.sent.clear();
     }
-}
-
-/// What the worker process does, done here.
-pub fn work(job: &Job) -> WorkOutcome {
-    let invalid = |reason: &str| WorkOutcome::Invalid {
-        reason: reason.into(),
-    };
-    let Ok(doc) = load(&job.chunks) else {
-        return invalid("does not load");
-    };
-    let mut index = IndexBuilder::new();
-    let changes = doc.get_changes(&[]);
-    for change in &changes {
-        let deps: Vec<_> = change.deps().iter().map(ours).collect();
-        let actor = change.actor_id().to_bytes();
-        if index
-            .push(ours(&change.hash()), actor, change.seq(), &deps)
-            .is_err()
-        {
-            return invalid("does not index");
-        }
-    }
-    let snapshot = match job.kind {
-        JobKind::Index => Bytes::new(),
-        JobKind::Compact => doc.save().into(),
-    };
-    let heads = doc.get_heads().iter().map(ours).collect();
-    let index = index.finish().into();
-    WorkOutcome::Done {
-        snapshot,
-        heads,
-        changes: changes.len() as u64,
-        index,
-    }
-}
-
-fn load(chunks: &[u8]) -> Result<Automerge, AutomergeError> {
-    let mut doc = Automerge::new();
-    doc.load_incremental(chunks)?;
-    Ok(doc)
 }
 
 /// A client with one document, as the stock library keeps it.

@@ -35,6 +35,7 @@ pub use self::{
 
 use crate::{
     error::{AccountError, OpenError},
+    open::Disk,
     schema,
 };
 
@@ -54,7 +55,12 @@ impl AccountStore {
     /// # Errors
     /// [`OpenError`] if the file cannot be used, or is damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = schema::open(path, &schema::ACCOUNT, CACHE_KIB)?;
+        Self::open_on(Disk::System, path)
+    }
+
+    /// The same on another disk.
+    pub(crate) fn open_on(disk: Disk, path: &Path) -> Result<Self, OpenError> {
+        let connection = schema::open(disk, path, &schema::ACCOUNT, CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(Self { connection })
     }

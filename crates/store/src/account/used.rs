@@ -1,5 +1,6 @@
 //! What may be used once, and is still refused the second time after a restart.
 
+use engine::planted::{Bug, is_planted};
 use rusqlite::params;
 
 use super::AccountStore;
@@ -40,7 +41,7 @@ impl AccountStore {
             let used = transaction
                 .prepare_cached("SELECT 1 FROM used WHERE kind = ?1 AND hash = ?2")?
                 .exists(params![kind, hash])?;
-            if used {
+            if used && !is_planted(Bug::ReplaysATicket) {
                 return Ok(Use::Again);
             }
             let remembered: u32 = transaction
@@ -50,7 +51,9 @@ impl AccountStore {
                 return Ok(Use::Full);
             }
             transaction
-                .prepare_cached("INSERT INTO used (kind, hash, expires_at_ms) VALUES (?1, ?2, ?3)")?
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO used (kind, hash, expires_at_ms) VALUES (?1, ?2, ?3)",
+                )?
                 .execute(params![kind, hash, expires_at_ms])?;
             Ok(Use::First)
         })

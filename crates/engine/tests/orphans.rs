@@ -1,0 +1,108 @@
+//! Changes that come before what they depend on, across restarts and failing disks. The simulator found these.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected ends"
+)]
+
+mod world;
+
+use automerge::{
+    Automerge, Change, ROOT,
+    sync::{State, SyncDoc},
+    transaction::Transactable,
+};
+use bytes::Bytes;
+use engine::{Access, ConnectionId, storage::Fault};
+use world::{World, document, ours, settings, sync_frame};
+
+fn edit(doc: &mut Automerge, value: &str) {
+    let mut transaction = doc.transaction();
+    transaction.put(ROOT, "key", value).unwrap();
+    transaction.commit();
+}
+
+/// Two changes, and one that depends on both; the first is the one that the third names first.
+fn two_and_their_child() -> [Change; 3] {
+    let mut one = Automerge::new().with_actor("one".as_bytes().into());
+    let mut other = Automerge::new().with_actor("other".as_bytes().into());
+    edit(&mut one, "one");
+    edit(&mut other, "other");
+    one.merge(&mut other).unwrap();
+    edit(&mut one, "both");
+    let child = one.get_last_local_change().unwrap();
+    let parents: Vec<Change> = child
+        .deps()
+        .iter()
+        .map(|dep| {
+            let changes = one.get_changes(&[]);
+            let parent = changes.iter().find(|change| change.hash() == *dep);
+            Change::clone(parent.unwrap())
+        })
+        .collect();
+    let [first, second] = <[Change; 2]>::try_from(parents).unwrap();
+    [first, second, child]
+}
+
+fn send(world: &mut World, connection: ConnectionId, changes: &[&Change]) {
+    let mut message = Automerge::new()
+        .generate_sync_message(&mut State::new())
+        .unwrap();
+    let bytes = |change: &&Change| change.raw_bytes().to_vec();
+    message.changes = changes.iter().map(bytes).collect::<Vec<_>>().into();
+    let frame: Bytes = sync_frame("sync", "writer", document(7), &message.encode());
+    world.frame(connection, frame);
+}
+
+/// After a restart an orphan waited for the first of its dependencies, whether or not that was there.
+#[test]
+fn an_orphan_is_adopted_after_a_restart_whichever_dependency_was_missing() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&first]);
+    send(&mut world, connection, &[&child]);
+    world.settle();
+    world.crash();
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&second]);
+    world.settle();
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+    assert!(world.store.documents[&document(7)].orphans.is_empty());
+}
+
+/// It found its place when it was sent again, and stayed in the queue on disk for good.
+#[test]
+fn an_orphan_that_comes_again_after_its_dependencies_leaves_the_queue() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&child]);
+    send(&mut world, connection, &[&second, &first, &child]);
+    world.settle();
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+    assert!(world.store.documents[&document(7)].orphans.is_empty());
+}
+
+/// The engine took every write behind one that had failed for failed, and forgot an orphan that was stored.
+#[test]
+fn an_orphan_behind_a_write_that_failed_is_not_forgotten() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    // so that the document is known
+    send(&mut world, connection, &[]);
+    world.settle();
+    send(&mut world, connection, &[&first]);
+    send(&mut world, connection, &[&child]);
+    world.fault = Some(Fault::Full);
+    world.store_some(1);
+    world.fault = None;
+    world.settle();
+    assert_eq!(world.store.documents[&document(7)].orphans.len(), 1);
+    send(&mut world, connection, &[&first]);
+    send(&mut world, connection, &[&second]);
+    world.settle();
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+    assert!(world.store.documents[&document(7)].orphans.is_empty());
+}

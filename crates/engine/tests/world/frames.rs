@@ -1,0 +1,138 @@
+//! Frames as a client reads and writes them, by means that are not the engine's.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each user has need of a part of it, and a test that meets the unexpected ends"
+)]
+
+use automerge::sync::Message;
+use bytes::Bytes;
+use engine::{ChangeHash, DocumentId};
+use minicbor::{Decoder, Encoder, data::Type};
+
+pub fn ours(hash: &automerge::ChangeHash) -> ChangeHash {
+    ChangeHash::from_bytes(hash.0)
+}
+
+pub fn theirs(hash: &ChangeHash) -> automerge::ChangeHash {
+    automerge::ChangeHash(*hash.as_bytes())
+}
+
+/// A frame from the server.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Received {
+    pub kind: String,
+    pub sender: String,
+    pub target: String,
+    pub document: String,
+    pub data: Vec<u8>,
+    pub message: String,
+    /// The first head in `newHeads`, as it was written.
+    pub new_head: Option<String>,
+}
+
+impl Received {
+    pub fn parse(frame: &[u8]) -> Self {
+        let mut decoder = Decoder::new(frame);
+        let mut received = Self::default();
+        for _ in 0..decoder.map().unwrap().unwrap() {
+            match decoder.str().unwrap() {
+                "type" => received.kind = decoder.str().unwrap().into(),
+                "senderId" => received.sender = decoder.str().unwrap().into(),
+                "targetId" => received.target = decoder.str().unwrap().into(),
+                "documentId" => received.document = decoder.str().unwrap().into(),
+                "data" => received.data = decoder.bytes().unwrap().into(),
+                "message" => received.message = decoder.str().unwrap().into(),
+                "newHeads" => {
+                    decoder.map().unwrap();
+                    decoder.str().unwrap();
+                    for _ in 0..decoder.map().unwrap().unwrap() {
+                        if decoder.str().unwrap() == "heads" {
+                            let count = decoder.array().unwrap().unwrap();
+                            for n in 0..count {
+                                let head = decoder.str().unwrap().to_owned();
+                                received.new_head = if n == 0 {
+                                    Some(head)
+                                } else {
+                                    received.new_head
+                                };
+                            }
+                        } else {
+                            decoder.skip().unwrap();
+                        }
+                    }
+                }
+                _ => decoder.skip().unwrap(),
+            }
+            assert_ne!(decoder.datatype().ok(), Some(Type::Break));
+        }
+        received
+    }
+
+    /// One line for a trace.
+    pub fn describe(&self) -> String {
+        if self.kind == "sync" {
+            describe(&self.sync_message())
+        } else {
+            format!("{self:?}")
+        }
+    }
+
+    pub fn sync_message(&self) -> Message {
+        assert_eq!(self.kind, "sync", "{self:?}");
+        Message::decode(&self.data).unwrap()
+    }
+}
+
+/// One line for a trace.
+pub fn describe(message: &Message) -> String {
+    let short = |hashes: &[automerge::ChangeHash]| {
+        let all: Vec<_> = hashes
+            .iter()
+            .map(|hash| hash.to_string()[..4].to_owned())
+            .collect();
+        all.join(",")
+    };
+    let have: Vec<_> = message
+        .have
+        .iter()
+        .map(|have| short(&have.last_sync))
+        .collect();
+    format!(
+        "heads [{}] need [{}] have {have:?} changes {:?} flags {:?}",
+        short(&message.heads),
+        short(&message.need),
+        message.changes.iter().map(<[u8]>::len).collect::<Vec<_>>(),
+        message.flags
+    )
+}
+
+/// A frame to the server, of text fields and data.
+pub fn frame(fields: &[(&str, &str)], data: Option<&[u8]>) -> Bytes {
+    let mut e = Encoder::new(Vec::new());
+    e.map(fields.len() as u64 + u64::from(data.is_some()))
+        .unwrap();
+    for (key, value) in fields {
+        e.str(key).unwrap().str(value).unwrap();
+    }
+    if let Some(data) = data {
+        e.str("data").unwrap().bytes(data).unwrap();
+    }
+    e.into_writer().into()
+}
+
+pub fn join_frame(peer: &str) -> Bytes {
+    frame(&[("type", "join"), ("senderId", peer)], None)
+}
+
+pub fn sync_frame(kind: &str, peer: &str, document: DocumentId, data: &[u8]) -> Bytes {
+    let id = document.to_string();
+    let fields = [
+        ("type", kind),
+        ("senderId", peer),
+        ("targetId", "server"),
+        ("documentId", id.as_str()),
+    ];
+    frame(&fields, Some(data))
+}

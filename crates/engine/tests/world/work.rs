@@ -1,0 +1,53 @@
+//! What the worker process does, done here.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each user has need of a part of it, and a test that meets the unexpected ends"
+)]
+
+use automerge::{Automerge, AutomergeError};
+use bytes::Bytes;
+use engine::{Job, JobKind, WorkOutcome, index::IndexBuilder};
+
+use super::frames::ours;
+
+/// Does a job of the worker.
+pub fn work(job: &Job) -> WorkOutcome {
+    let invalid = |reason: &str| WorkOutcome::Invalid {
+        reason: reason.into(),
+    };
+    let Ok(doc) = load(&job.chunks) else {
+        return invalid("does not load");
+    };
+    let mut index = IndexBuilder::new();
+    let changes = doc.get_changes(&[]);
+    for change in &changes {
+        let deps: Vec<_> = change.deps().iter().map(ours).collect();
+        let actor = change.actor_id().to_bytes();
+        if index
+            .push(ours(&change.hash()), actor, change.seq(), &deps)
+            .is_err()
+        {
+            return invalid("does not index");
+        }
+    }
+    let snapshot = match job.kind {
+        JobKind::Index => Bytes::new(),
+        JobKind::Compact => doc.save().into(),
+    };
+    let heads = doc.get_heads().iter().map(ours).collect();
+    let index = index.finish().into();
+    WorkOutcome::Done {
+        snapshot,
+        heads,
+        changes: changes.len() as u64,
+        index,
+    }
+}
+
+fn load(chunks: &[u8]) -> Result<Automerge, AutomergeError> {
+    let mut doc = Automerge::new();
+    doc.load_incremental(chunks)?;
+    Ok(doc)
+}

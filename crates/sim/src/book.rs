@@ -1,0 +1,266 @@
+//! The checkers' own book: which changes came in from whom, what is on disk, what has been promised.
+//!
+//! It knows nothing of graphs: what is on disk it keeps as Automerge documents of its own, which take in every chunk
+//! that the store says it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::{Automerge, ReadDoc};
+use engine::{
+    Access, ChangeHash, DocumentId,
+    storage::{ChunkKind, StoredChunk, Write, WriteAction},
+};
+
+use crate::{
+    chunks,
+    frames::{Received, ours, theirs},
+    link::Packet,
+    violation::{Checker, Step, Violation},
+};
+
+/// A document of a group.
+pub(crate) type Place = (usize, DocumentId);
+
+#[derive(Default)]
+pub(crate) struct Book {
+    /// Changes that came in, for this document, from a session that could write.
+    admitted: BTreeSet<(Place, ChangeHash)>,
+    /// What is on disk.
+    stored: BTreeMap<Place, Automerge>,
+    /// Heads of chunks that no Automerge can load, for as long as the server does not know that.
+    unproven: BTreeMap<Place, BTreeSet<ChangeHash>>,
+    /// Heads that somebody was told of.
+    told: BTreeMap<Place, BTreeSet<ChangeHash>>,
+    /// Whole documents whose contents were looked at, by a hash of their bytes.
+    seen_whole: BTreeSet<(Place, Vec<u8>)>,
+}
+
+fn has(doc: Option<&Automerge>, hash: &ChangeHash) -> bool {
+    doc.is_some_and(|doc| doc.get_change_by_hash(&theirs(hash)).is_some())
+}
+
+impl Book {
+    /// A frame has reached the engine.
+    pub(crate) fn note_incoming(&mut self, group: usize, access: Option<Access>, packet: &Packet) {
+        if let (Some(Access::Write), Some(document)) = (access, packet.document) {
+            let brings = packet.brings.iter();
+            self.admitted
+                .extend(brings.map(|hash| ((group, document), *hash)));
+        }
+    }
+
+    /// The session of a connection may write from now on, and what it sent before may still be looked at.
+    pub(crate) fn note_may_write(&mut self, group: usize, unheard: Vec<(DocumentId, ChangeHash)>) {
+        let unheard = unheard.into_iter();
+        self.admitted
+            .extend(unheard.map(|(document, hash)| ((group, document), hash)));
+    }
+
+    /// A frame leaves for a connection whose session has this access.
+    pub(crate) fn check_outgoing(
+        &mut self,
+        group: usize,
+        access: Option<Access>,
+        received: &Received,
+    ) -> Step {
+        if matches!(received.kind.as_str(), "peer" | "error") {
+            return Ok(());
+        }
+        if access.is_none() && received.kind != "doc-unavailable" {
+            let what = format!("a {} frame for a session that has ended", received.kind);
+            return Err(Violation::new(Checker::Private, what));
+        }
+        match received.kind.as_str() {
+            "sync" => self.check_sync(group, received),
+            "ephemeral" => check_ephemeral(group, received),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_sync(&mut self, group: usize, received: &Received) -> Step {
+        let Ok(document) = received.document.parse::<DocumentId>() else {
+            let what = format!("a document called {}", received.document);
+            return Err(Violation::new(Checker::Sound, what));
+        };
+        let place = (group, document);
+        let message = received.sync_message();
+        let heads: Vec<_> = message.heads.iter().map(ours).collect();
+        for head in &heads {
+            if has(self.stored.get(&place), head) {
+                self.told.entry(place).or_default().insert(*head);
+            } else if !self
+                .unproven
+                .get(&place)
+                .is_some_and(|heads| heads.contains(head))
+            {
+                let what =
+                    format!("{document} in group {group}: told of {head}, which is not on disk");
+                return Err(Violation::new(Checker::Durable, what));
+            }
+        }
+        for bytes in message.changes.iter() {
+            self.check_changes(place, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn check_changes(&mut self, place: Place, bytes: &[u8]) -> Step {
+        let is_whole = bytes.get(8) == Some(&chunks::DOCUMENT);
+        // a snapshot goes out as it is, time and again
+        if is_whole && !self.seen_whole.insert((place, bytes.to_vec())) {
+            return Ok(());
+        }
+        // what cannot be told from its bytes was pushed so
+        for hash in chunks::hashes(bytes).unwrap_or_default() {
+            if !self.admitted.contains(&(place, hash)) {
+                let (group, document) = place;
+                let what =
+                    format!("{document} in group {group}: sent {hash}, which is not its own");
+                return Err(Violation::new(Checker::Private, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// A write is on disk.
+    pub(crate) fn note_stored(&mut self, group: usize, write: &Write) -> Step {
+        let place = (group, write.document);
+        let WriteAction::Append {
+            chunk,
+            heads,
+            orphans,
+            ..
+        } = &write.action
+        else {
+            return Ok(());
+        };
+        for orphan in orphans {
+            self.check_admitted(place, &orphan.bytes)?;
+        }
+        let Some(chunk) = chunk else { return Ok(()) };
+        self.check_admitted(place, &chunk.bytes)?;
+        let doc = self.stored.entry(place).or_default();
+        let loaded = doc.load_incremental(&chunk.bytes);
+        match (loaded, chunk.kind) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), ChunkKind::Pushed) => {
+                self.unproven.entry(place).or_default().extend(heads);
+                Ok(())
+            }
+            (Err(problem), ChunkKind::Tail | ChunkKind::Snapshot) => {
+                let what = format!("{}: stored changes do not load: {problem}", write.document);
+                Err(Violation::new(Checker::Sound, what))
+            }
+        }
+    }
+
+    fn check_admitted(&self, place: Place, bytes: &[u8]) -> Step {
+        for hash in chunks::hashes(bytes).unwrap_or_default() {
+            if !self.admitted.contains(&(place, hash)) {
+                let (group, document) = place;
+                let what = format!(
+                    "{document} in group {group}: stored change {hash}, which came from nobody who may write"
+                );
+                return Err(Violation::new(Checker::Private, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds what a document is on disk now against what it was: nothing may be gone.
+    pub(crate) fn check_kept(&mut self, place: Place, chunks: &[StoredChunk]) -> Step {
+        let now = load(chunks);
+        if let Some(before) = self.stored.get(&place) {
+            check_all_there(place, before, &now)?;
+        }
+        self.stored.insert(place, now);
+        // a chunk that cannot be loaded is told of no more once it is gone
+        if !chunks.iter().any(|chunk| chunk.kind == ChunkKind::Pushed) {
+            self.unproven.remove(&place);
+        }
+        Ok(())
+    }
+
+    /// Holds what a disk would have after a power cut against what was promised.
+    pub(crate) fn check_promises(&self, place: Place, chunks: &[StoredChunk]) -> Step {
+        let found = load(chunks);
+        for head in self.told.get(&place).into_iter().flatten() {
+            if !has(Some(&found), head) {
+                let (group, document) = place;
+                let what = format!(
+                    "{document} in group {group}: somebody was told of {head}, and a power cut takes it"
+                );
+                return Err(Violation::new(Checker::Durable, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// After a restart: what is on disk is what was promised, and perhaps more.
+    pub(crate) fn reread(&mut self, place: Place, chunks: &[StoredChunk]) -> Step {
+        self.check_promises(place, chunks)?;
+        self.stored.insert(place, load(chunks));
+        Ok(())
+    }
+
+    /// The documents of which anything was stored, or promised.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let all: BTreeSet<Place> = self
+            .stored
+            .keys()
+            .chain(self.told.keys())
+            .copied()
+            .collect();
+        all.into_iter().collect()
+    }
+
+    /// The heads of a document on disk, ascending.
+    pub(crate) fn heads(&self, place: Place) -> Vec<ChangeHash> {
+        let mut heads: Vec<_> = self
+            .stored
+            .get(&place)
+            .map(|doc| doc.get_heads().iter().map(ours).collect())
+            .unwrap_or_default();
+        heads.sort_unstable();
+        heads
+    }
+
+    /// Whether a change is on disk, in the graph of its document.
+    pub(crate) fn is_stored(&self, place: Place, hash: &ChangeHash) -> bool {
+        has(self.stored.get(&place), hash)
+    }
+}
+
+fn check_all_there((group, document): Place, before: &Automerge, now: &Automerge) -> Step {
+    for change in before.get_changes(&[]) {
+        let hash = ours(&change.hash());
+        if !has(Some(now), &hash) {
+            let what = format!("{document} in group {group}: {hash} is on disk no more");
+            return Err(Violation::new(Checker::Durable, what));
+        }
+    }
+    Ok(())
+}
+
+/// The document that these chunks make; a pushed one that cannot be loaded makes none.
+fn load(chunks: &[StoredChunk]) -> Automerge {
+    let mut doc = Automerge::new();
+    for chunk in chunks {
+        if doc.load_incremental(&chunk.bytes).is_err() && chunk.kind != ChunkKind::Pushed {
+            break;
+        }
+    }
+    doc
+}
+
+/// Ephemeral messages say where they were sent.
+fn check_ephemeral(group: usize, received: &Received) -> Step {
+    let text = String::from_utf8_lossy(&received.data).into_owned();
+    let expected = format!("{group} {}", received.document);
+    if text.starts_with("by a stranger") || text.starts_with(&expected) {
+        Ok(())
+    } else {
+        let what = format!("an ephemeral message went to {expected}: {text}");
+        Err(Violation::new(Checker::Private, what))
+    }
+}

@@ -1,0 +1,254 @@
+//! The calm between storms: all faults are over, everybody comes back, and all must come into step, and then be still.
+
+use automerge::ReadDoc;
+use engine::{
+    Effect, Input,
+    storage::{Answer, Read, ReadWhat},
+};
+use store::SessionAccess;
+
+use crate::{
+    book::Place,
+    link::Who,
+    violation::{Checker, Step, Violation},
+    world::World,
+};
+
+/// How many things may happen until all are in step.
+const TALK_MAX: usize = 60_000;
+/// How long a time may pass that the server waits for, in milliseconds, and how often.
+const WAIT_MS: i64 = 40_000;
+const WAITS: usize = 4;
+/// How long nothing may happen, in seconds, and how often an engine may look at the clock in each.
+const SILENCE_SECONDS: usize = 120;
+const TICKS_A_SECOND: usize = 20;
+
+impl World {
+    /// Ends all trouble, and sees that all documents end up the same everywhere.
+    pub(crate) fn calm(&mut self) -> Step {
+        self.counts.calms += 1;
+        self.note("calm");
+        self.disk.set_trouble(crate::disk::Trouble::None);
+        self.mend()?;
+        self.everybody_leaves()?;
+        self.everybody_returns()?;
+        for _ in 0..WAITS {
+            self.settle()?;
+            self.now_ms += WAIT_MS;
+            for group in 0..self.plan.groups {
+                self.tick(group)?;
+            }
+        }
+        self.settle()?;
+        self.check_in_step()?;
+        self.check_orphans()?;
+        self.check_orphans_found_home()?;
+        self.try_a_power_cut()?;
+        self.check_silence()
+    }
+
+    /// Starts the server if it is off, or if its storage has given up until a restart.
+    fn mend(&mut self) -> Step {
+        let given_up = self.server.as_mut().is_some_and(|server| {
+            server.groups.iter_mut().any(|group| {
+                group.store.probe();
+                group.store.health() != store::Health::Good
+            })
+        });
+        if given_up {
+            self.crash();
+        }
+        if self.server.is_none() {
+            self.start()?;
+        }
+        let Some(server) = &self.server else {
+            let what = "the server does not start although nothing is wrong with the disk";
+            return Err(Violation::new(Checker::Convergent, what));
+        };
+        if self.owner.make_sure(&server.account) {
+            return Ok(());
+        }
+        let what = "a decision cannot be written down although nothing is wrong with the disk";
+        Err(Violation::new(Checker::Convergent, what))
+    }
+
+    fn everybody_leaves(&mut self) -> Step {
+        let all: Vec<_> = self.links.keys().copied().collect();
+        all.into_iter().for_each(|id| self.hang_up(id));
+        while !self.links.is_empty() {
+            self.notice_the_dead()?;
+        }
+        Ok(())
+    }
+
+    fn everybody_returns(&mut self) -> Step {
+        for number in 0..self.devices.len() {
+            self.connect(Who::Device(number))?;
+        }
+        Ok(())
+    }
+
+    /// Lets everybody talk until nobody has anything to say.
+    fn settle(&mut self) -> Step {
+        for _ in 0..TALK_MAX {
+            if self.is_settled() {
+                return Ok(());
+            }
+            self.deliver_up()?;
+            self.commit()?;
+            self.answer_reads()?;
+            self.report()?;
+            self.write_out()?;
+            self.deliver_down()?;
+            self.finish_jobs()?;
+        }
+        let what = format!("they talk for ever: {}", self.what_is_left());
+        Err(Violation::new(Checker::Convergent, what))
+    }
+
+    /// The worker has a good day.
+    fn finish_jobs(&mut self) -> Step {
+        let trouble = std::mem::replace(&mut self.plan.worker_trouble, false);
+        let outcome = self.work();
+        self.plan.worker_trouble = trouble;
+        outcome
+    }
+
+    fn is_settled(&self) -> bool {
+        let is_still = |link: &crate::link::Link| {
+            link.up.is_empty() && link.outbox.is_empty() && link.down.is_empty() && link.is_served
+        };
+        let is_idle = |group: &crate::server::Group| {
+            group.writes.is_empty()
+                && group.reads.is_empty()
+                && group.answers.is_empty()
+                && group.jobs.is_empty()
+        };
+        let groups = self.server.iter().flat_map(|server| &server.groups);
+        self.links.values().all(is_still) && groups.into_iter().all(is_idle)
+    }
+
+    fn what_is_left(&self) -> String {
+        let mut left = String::new();
+        for (id, link) in &self.links {
+            let counts = (link.up.len(), link.outbox.len(), link.down.len());
+            left += &format!("{id} {:?} {counts:?} served {}; ", link.who, link.is_served);
+        }
+        for group in self.server.iter().flat_map(|server| &server.groups) {
+            left += &format!(
+                "{}: {} writes, {} reads, {} answers, {} jobs; ",
+                group.file,
+                group.writes.len(),
+                group.reads.len(),
+                group.answers.len(),
+                group.jobs.len()
+            );
+        }
+        left
+    }
+
+    /// Every device that may write has exactly what is on disk; one that may only read has at least that.
+    fn check_in_step(&mut self) -> Step {
+        for number in 0..self.devices.len() {
+            let Some(device) = self.devices.get(number) else {
+                continue;
+            };
+            let Some(id) = device.link else { continue };
+            let access = self.owner.access(device.session, self.wall_ms());
+            let (name, group) = (device.name.clone(), device.group);
+            if !self.links.get(&id).is_some_and(|link| link.is_served) {
+                let what = format!("{name} of group {group} is turned away for nothing");
+                return Err(Violation::new(Checker::Convergent, what));
+            }
+            let documents: Vec<_> = device.copies.keys().copied().collect();
+            for document in documents {
+                self.check_one(number, (group, document), access)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_one(&mut self, number: usize, place: Place, access: Option<SessionAccess>) -> Step {
+        if access.is_none() || self.is_beyond_help(place) {
+            return Ok(());
+        }
+        let stored = self.book.heads(place);
+        let copy = self
+            .devices
+            .get(number)
+            .and_then(|device| device.copies.get(&place.1));
+        let Some(copy) = copy else { return Ok(()) };
+        let has = |head| {
+            copy.doc
+                .get_change_by_hash(&crate::frames::theirs(head))
+                .is_some()
+        };
+        let in_step = copy.heads() == stored
+            || (access == Some(SessionAccess::Read) && stored.iter().all(has));
+        if in_step {
+            return Ok(());
+        }
+        let what = format!(
+            "device {number} has {:?} of {} in group {}, the disk {stored:?}",
+            copy.heads(),
+            place.1,
+            place.0
+        );
+        Err(Violation::new(Checker::Convergent, what))
+    }
+
+    /// A pushed chunk that the worker died of: whoever has it is left with what they have.
+    fn is_beyond_help(&mut self, (group, document): Place) -> bool {
+        let read = Read {
+            document,
+            what: ReadWhat::Meta,
+        };
+        let answer = self.group(group).map(|group| group.store.read(&read));
+        matches!(answer, Some(Ok(Answer::Meta(Some(meta)))) if meta.quarantine.is_some() && meta.has_pushed)
+    }
+
+    /// No orphan waits for what is there, or is there itself.
+    fn check_orphans_found_home(&mut self) -> Step {
+        for place in self.book.places() {
+            for orphan in self.orphans(place) {
+                if self.book.is_stored(place, &orphan) {
+                    let what =
+                        format!("{}: orphan {orphan} has its place and still waits", place.1);
+                    return Err(Violation::new(Checker::Convergent, what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Time alone makes nobody say or write anything.
+    fn check_silence(&mut self) -> Step {
+        for _ in 0..SILENCE_SECONDS {
+            self.now_ms += 1_000;
+            for number in 0..self.plan.groups {
+                self.check_silent_second(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_silent_second(&mut self, number: usize) -> Step {
+        let now_ms = self.now_ms;
+        let until = u64::try_from(now_ms).unwrap_or_default();
+        let Some(group) = self.group(number) else {
+            return Ok(());
+        };
+        for _ in 0..TICKS_A_SECOND {
+            if group.engine.next_tick().is_none_or(|due| due > until) {
+                return Ok(());
+            }
+            let effects: Vec<Effect> = group.handle(now_ms, Input::Tick);
+            if let Some(effect) = effects.first() {
+                let what = format!("group {number} does not rest: {effect:?}");
+                return Err(Violation::new(Checker::Quiet, what));
+            }
+        }
+        let what = format!("group {number} looks at the clock without end");
+        Err(Violation::new(Checker::Quiet, what))
+    }
+}
