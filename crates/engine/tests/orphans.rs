@@ -13,8 +13,11 @@ use automerge::{
     transaction::Transactable,
 };
 use bytes::Bytes;
-use engine::{Access, ConnectionId, storage::Fault};
-use world::{World, document, ours, settings, sync_frame};
+use engine::{
+    Access, ConnectionId,
+    storage::{Fault, WriteAction},
+};
+use world::{Request, World, document, ours, settings, sync_frame};
 
 fn edit(doc: &mut Automerge, value: &str) {
     let mut transaction = doc.transaction();
@@ -45,11 +48,15 @@ fn two_and_their_child() -> [Change; 3] {
 }
 
 fn send(world: &mut World, connection: ConnectionId, changes: &[&Change]) {
+    let bytes = |change: &&Change| change.raw_bytes().to_vec();
+    send_chunks(world, connection, changes.iter().map(bytes).collect());
+}
+
+fn send_chunks(world: &mut World, connection: ConnectionId, chunks: Vec<Vec<u8>>) {
     let mut message = Automerge::new()
         .generate_sync_message(&mut State::new())
         .unwrap();
-    let bytes = |change: &&Change| change.raw_bytes().to_vec();
-    message.changes = changes.iter().map(bytes).collect::<Vec<_>>().into();
+    message.changes = chunks.into();
     let frame: Bytes = sync_frame("sync", "writer", document(7), &message.encode());
     world.frame(connection, frame);
 }
@@ -105,4 +112,40 @@ fn an_orphan_behind_a_write_that_failed_is_not_forgotten() {
     world.settle();
     assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
     assert!(world.store.documents[&document(7)].orphans.is_empty());
+}
+
+/// A whole document brought an orphan's change, and the disk failed when the orphan was to leave the queue.
+#[test]
+fn an_orphan_that_could_not_leave_the_queue_leaves_it_once_the_disk_is_well() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&first]);
+    send(&mut world, connection, &[&child]);
+    world.settle();
+    let mut whole = Automerge::new();
+    whole.apply_changes([first, second, child.clone()]).unwrap();
+    send_chunks(&mut world, connection, vec![whole.save()]);
+    while !world.asked.front().is_some_and(|(_, asked)| adopts(asked)) {
+        if world.asked.is_empty() {
+            world.work_one();
+        }
+        world.store_some(1);
+    }
+    world.fault = Some(Fault::Failed);
+    world.store_some(1);
+    world.fault = None;
+    assert_eq!(world.store.documents[&document(7)].orphans.len(), 1);
+    world.pass_ms(60_000);
+    world.settle();
+    assert!(world.store.documents[&document(7)].orphans.is_empty());
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+}
+
+fn adopts(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Write(write)
+            if matches!(&write.action, WriteAction::Append { adopted, .. } if !adopted.is_empty())
+    )
 }
