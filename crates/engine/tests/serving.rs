@@ -9,7 +9,7 @@
 mod world;
 
 use automerge::sync::SyncDoc;
-use engine::Access;
+use engine::{Access, Announce, Input, Settings};
 use minicbor::Encoder;
 use world::{Client, Dice, Received, World, document, frame, ours, settings, sync_frame, talk};
 
@@ -205,4 +205,30 @@ fn heads_are_written_as_the_clients_generation_reads_them() {
         };
         assert_eq!(head, expected);
     }
+}
+
+/// It had been told of the heads before it asked, so it was told of nothing once it had caught up, and never got the
+/// document. Found by the simulator.
+#[test]
+fn who_asks_for_everything_while_it_lags_gets_it_once_it_has_caught_up() {
+    let mut world = World::new(Settings {
+        announce: Announce::All,
+        ..settings()
+    });
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("one");
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    let mut reader = Client::new("reader", document(7));
+    reader.connection = Some(world.connect("reader", Access::Write));
+    world.settle();
+    let connection = reader.connection.unwrap();
+    world.input(Input::Congested { connection });
+    // it hears of the document, and asks for it
+    assert!(reader.receive_one(&mut world));
+    world.settle();
+    assert!(reader.heads().is_empty());
+    world.input(Input::Drained { connection });
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    assert_eq!(reader.heads(), writer.heads());
 }

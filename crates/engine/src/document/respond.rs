@@ -182,8 +182,9 @@ impl Document {
             peer.synced = Synced::Everything;
             return self.respond(connection, vec![], outlet);
         }
-        // once it has caught up it is told of the heads, and asks again
+        // once it has caught up it is told of the heads, again if it was before, and asks again
         if outlet.holds_back(connection, self.id) {
+            peer.told = None;
             return;
         }
         if let Some(chunks) = self.at_hand.take() {
