@@ -498,3 +498,24 @@ fn a_connection_that_does_not_keep_pace_is_told_of_everything_once_it_has_caught
         "one message is enough"
     );
 }
+
+/// The server knew the changes already, as they were on their way to the disk, and so did not hear them the second time;
+/// when the disk refused them it asked the connection that had sent them first, which was gone. Found by the simulator.
+#[test]
+fn what_could_not_be_stored_is_asked_of_whoever_sent_it_once_more() {
+    let mut world = World::new(settings());
+    let mut writer = settled(&mut world, "writer", document(7));
+    outgrow(&mut world, &mut writer);
+    writer.edit("two");
+    writer.send(&mut world);
+    assert!(matches!(world.asked.front(), Some((_, Request::Write(_)))));
+    writer.disconnect(&mut world);
+    writer.connect(&mut world);
+    while writer.receive_one(&mut world) {}
+    world.fault = Some(Fault::Full);
+    world.store_some(usize::MAX);
+    world.fault = None;
+    world.pass_ms(40_000);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    assert_eq!(world.store.heads(document(7)), writer.heads());
+}

@@ -384,10 +384,21 @@ impl Document {
                     .for_each(|peer| peer.truncate(length));
             }
         }
+        self.mark_who_must_resend();
         outlet.wishes.push(Wish::Retry);
         self.advance_job(outlet);
         self.work_off(outlet);
         News::None
+    }
+
+    /// Besides those who sent what could not be stored, whoever sent it once more meanwhile: they have heads that are
+    /// not there any more.
+    fn mark_who_must_resend(&mut self) {
+        let State::Hot(hot) = &self.state else { return };
+        for peer in self.peers.values_mut() {
+            let mut heads = peer.their_heads.iter().flat_map(|heads| heads.iter());
+            peer.must_resend |= heads.any(|head| hot.graph.find(head).is_none());
+        }
     }
 }
 
