@@ -63,7 +63,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "drops-orphans-at-restart",
         Bug::DropsOrphansAtRestart,
-        0,
+        1,
         &[Checker::Convergent],
     ),
     planted(
@@ -75,13 +75,13 @@ pub const ALL: &[Planted] = &[
     planted(
         "loses-the-queue-at-eviction",
         Bug::LosesTheQueueAtEviction,
-        0,
+        49,
         &[Checker::Convergent],
     ),
     planted(
         "keeps-what-could-not-be-stored",
         Bug::KeepsWhatCouldNotBeStored,
-        0,
+        3,
         &[Checker::Durable, Checker::Convergent],
     ),
     planted(
@@ -93,7 +93,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "stores-heads-with-orphans-alone",
         Bug::StoresHeadsWithOrphansAlone,
-        0,
+        35,
         &[Checker::Durable, Checker::Convergent],
     ),
     planted(
@@ -105,13 +105,13 @@ pub const ALL: &[Planted] = &[
     planted(
         "allows-a-sequence-number-twice",
         Bug::AllowsASequenceNumberTwice,
-        0,
+        1,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
         "keeps-every-orphan",
         Bug::KeepsEveryOrphan,
-        0,
+        55,
         &[Checker::Bounded],
     ),
     planted(
@@ -129,7 +129,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "remembers-other-runs",
         Bug::RemembersOtherRuns,
-        1,
+        0,
         &[Checker::SameAgain],
     ),
 ];

@@ -109,7 +109,11 @@ fn busy(world: &World) -> Step {
         ("commits", counts.commits, true),
         ("snapshots", counts.snapshots, true),
         ("crashes", counts.crashes, plan.crashes),
-        ("faults", counts.faults, plan.disk_trouble),
+        (
+            "refusals of the disk",
+            world.disk.counts().refused,
+            plan.disk_trouble,
+        ),
         ("decisions", counts.decisions, plan.access_changes),
         ("mischief", counts.mischief, plan.strangers > 0),
     ];

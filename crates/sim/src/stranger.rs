@@ -5,7 +5,7 @@ use automerge::{
     sync::{Message, State, SyncDoc},
     transaction::Transactable,
 };
-use engine::{ConnectionId, DocumentId};
+use engine::{ConnectionId, DocumentId, limits::ORPHANS_MAX};
 
 use crate::{
     chunks,
@@ -64,7 +64,7 @@ impl Stranger {
             .get(dice.below(documents.len().max(1)))
             .copied()
             .unwrap_or(self.document);
-        match dice.below(14) {
+        match dice.below(16) {
             0 => plain(garbage(dice)),
             1 => join(&self.name),
             2 => join("somebody else"),
@@ -93,6 +93,8 @@ impl Stranger {
                 plain(frame(&fields, None).to_vec())
             }
             12 => self.claims(dice, document),
+            13 => self.forked(),
+            14 => self.strays(dice),
             _ => plain(sync_frame("request", &self.name, document, &self.message(dice)).to_vec()),
         }
     }
@@ -155,6 +157,23 @@ impl Stranger {
         self.sync(changes, self.document)
     }
 
+    /// Another change with a sequence number that it has used.
+    fn forked(&self) -> Packet {
+        let mut fork = Automerge::new().with_actor(self.name.as_bytes().into());
+        edit(&mut fork, "forked");
+        self.sync(raw_changes(&fork), self.document)
+    }
+
+    /// More changes than are kept without their dependencies, the first of which never comes.
+    fn strays(&self, dice: &mut Dice) -> Packet {
+        let actor = format!("{} {}", self.name, dice.roll());
+        let mut doc = Automerge::new().with_actor(actor.as_bytes().into());
+        (0..ORPHANS_MAX + 2).for_each(|_| edit(&mut doc, "stray"));
+        let mut changes = raw_changes(&doc);
+        changes.remove(0);
+        self.sync(changes, self.document)
+    }
+
     fn whole(&self, dice: &mut Dice) -> Packet {
         let mut bytes = self.doc.save();
         if dice.one_in(3) {
@@ -191,12 +210,23 @@ impl Stranger {
     }
 
     fn raw_changes(&self) -> Vec<Vec<u8>> {
-        let changes = self.doc.get_changes(&[]);
-        changes
-            .into_iter()
-            .map(|change| change.raw_bytes().to_vec())
-            .collect()
+        raw_changes(&self.doc)
     }
+}
+
+fn raw_changes(doc: &Automerge) -> Vec<Vec<u8>> {
+    let changes = doc.get_changes(&[]);
+    changes
+        .into_iter()
+        .map(|change| change.raw_bytes().to_vec())
+        .collect()
+}
+
+fn edit(doc: &mut Automerge, value: &str) {
+    let mut transaction = doc.transaction();
+    let put = transaction.put(ROOT, "stranger", value);
+    debug_assert!(put.is_ok(), "the root takes any key");
+    transaction.commit();
 }
 
 fn hashes(message: &Message) -> Vec<engine::ChangeHash> {
