@@ -60,6 +60,42 @@ pub enum Input {
     Tick,
 }
 
+/// A frame to write, in two parts: what its receiver alone is told, and behind it what others are told too. The second
+/// part lies in memory once, however many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutFrame {
+    /// The first part.
+    pub own: Vec<u8>,
+    /// The second; may be empty.
+    pub shared: Bytes,
+}
+
+impl OutFrame {
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.own.len() + self.shared.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Both parts in one piece.
+    pub fn to_bytes(&self) -> Bytes {
+        [&self.own[..], &self.shared].concat().into()
+    }
+}
+
+impl From<Vec<u8>> for OutFrame {
+    fn from(own: Vec<u8>) -> Self {
+        Self {
+            own,
+            shared: Bytes::new(),
+        }
+    }
+}
+
 /// Something to be done outside, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -68,7 +104,7 @@ pub enum Effect {
         /// The socket.
         connection: ConnectionId,
         /// The frame.
-        frame: Bytes,
+        frame: OutFrame,
     },
     /// Close a socket, once what was sent before is written. The engine has forgotten it already.
     Close {

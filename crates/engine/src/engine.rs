@@ -11,6 +11,7 @@ use crate::{
     effect::{Effect, Input, Refusal, WorkOutcome},
     ids::{ConnectionId, DocumentId, Ticket},
     limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
+    names::Names,
     outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
     peer::Peer,
     planted::{Bug, is_planted},
@@ -34,6 +35,7 @@ pub struct Engine {
     settings: Settings,
     peers: BTreeMap<ConnectionId, Peer>,
     newcomers: Newcomers,
+    names: Names,
     documents: BTreeMap<DocumentId, Document>,
     tickets: Tickets,
     jobs: Jobs,
@@ -109,6 +111,7 @@ impl Engine {
             settings,
             peers: BTreeMap::new(),
             newcomers: Newcomers::default(),
+            names: Names::default(),
             documents: BTreeMap::new(),
             tickets: Tickets::default(),
             jobs: Jobs::default(),
@@ -193,7 +196,8 @@ impl Turn<'_> {
     }
 
     fn message(&mut self, connection: ConnectionId, frame: &Bytes) -> Result<(), Refusal> {
-        let frame = Frame::parse(frame).map_err(|_| Refusal::MalformedFrame)?;
+        let frame =
+            Frame::parse(frame, &mut self.engine.names).map_err(|_| Refusal::MalformedFrame)?;
         let Some(peer) = self.engine.peers.get_mut(&connection) else {
             return Ok(());
         };
@@ -531,6 +535,7 @@ impl Turn<'_> {
             tickets: &mut self.engine.tickets,
             effects: self.effects,
             wishes: &mut self.engine.wishes,
+            encoded: None,
             now_ms: self.now_ms,
         }
     }
@@ -553,6 +558,7 @@ impl Turn<'_> {
             tickets: &mut engine.tickets,
             effects: self.effects,
             wishes: &mut engine.wishes,
+            encoded: None,
             now_ms: self.now_ms,
         };
         let result = act(document, &mut outlet);

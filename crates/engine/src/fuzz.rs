@@ -23,6 +23,7 @@ use crate::{
     intake::{self, IntakeError, Orphans},
     limits::{CHANGE_BYTES_MAX, HASHES_MAX, HAVES_MAX, NAME_BYTES_MAX},
     message::{OurHave, Outgoing, SyncMessage, Version, flags_of},
+    names::Names,
     wire::{self, Frame, SyncKind, Versions},
 };
 
@@ -39,7 +40,8 @@ pub const ALL: [Target; 3] = [
 /// A frame from a client: what can be read can be written, and is read the same again.
 pub fn wire(data: &[u8]) {
     let bytes = Bytes::copy_from_slice(data);
-    let Ok(frame) = Frame::parse(&bytes) else {
+    let mut names = Names::default();
+    let Ok(frame) = Frame::parse(&bytes, &mut names) else {
         return;
     };
     if let Some(name) = sender(&frame) {
@@ -51,7 +53,7 @@ pub fn wire(data: &[u8]) {
         assert!(!data.is_empty() && lies_in_it, "a copy was made");
     }
     let Some(again) = written(&frame) else { return };
-    assert_eq!(Frame::parse(&again).as_ref(), Ok(&frame));
+    assert_eq!(Frame::parse(&again, &mut names).as_ref(), Ok(&frame));
 }
 
 fn sender<'a>(frame: &Frame<'a>) -> Option<&'a str> {
@@ -75,12 +77,12 @@ fn written(frame: &Frame<'_>) -> Option<Bytes> {
             document,
             kind: SyncKind::Sync,
             data,
-        } => wire::sync(sender, "target", &document.to_string(), data),
+        } => wire::sync(sender, "target", &document.to_string(), data).to_bytes(),
         Frame::Unavailable { sender, document } => {
-            wire::unavailable(sender, "target", &document.to_string())
+            wire::unavailable(sender, "target", &document.to_string()).to_bytes()
         }
         Frame::Ephemeral(message) => {
-            wire::ephemeral(message, "target", &message.document.to_string())
+            wire::ephemeral(message, "target", &message.document.to_string()).to_bytes()
         }
         Frame::Join { sender, versions } => {
             let version = match versions {
@@ -147,7 +149,7 @@ pub fn sync_message(data: &[u8]) {
         version: Version::Two,
         heads: &message.heads,
         need: &message.need,
-        have: OurHave::UpTo(&message.need),
+        have: OurHave::Heads,
         changes: std::slice::from_ref(&message.changes),
         sync_reset: flags.is_some_and(|flags| flags.sync_reset),
         read_only: flags.is_some_and(|flags| flags.read_only),
@@ -161,7 +163,7 @@ pub fn sync_message(data: &[u8]) {
     );
     assert_eq!(
         read.have.first().map(|have| &have.last_sync),
-        Some(&message.need)
+        Some(&message.heads)
     );
     if let (Some(ours), Some(theirs)) = (read.flags, flags) {
         let of = |flags: crate::message::Flags| (flags.sync_reset, flags.read_only);

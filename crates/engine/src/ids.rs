@@ -15,7 +15,7 @@ pub struct InvalidDocumentId;
 
 impl DocumentId {
     /// The longest text that can be a document id: base58 of 20 bytes.
-    const TEXT_BYTES_MAX: usize = 28;
+    pub(crate) const TEXT_BYTES_MAX: usize = 28;
 
     /// The id with these 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {

@@ -55,6 +55,7 @@ mod intake;
 mod leb128;
 pub mod limits;
 mod message;
+mod names;
 mod outlet;
 mod peer;
 #[doc(hidden)]
@@ -66,7 +67,7 @@ mod tail;
 mod wire;
 
 pub use access::Access;
-pub use effect::{Effect, Input, Job, JobKind, Refusal, Urgency, WorkOutcome};
+pub use effect::{Effect, Input, Job, JobKind, OutFrame, Refusal, Urgency, WorkOutcome};
 pub use engine::Engine;
 pub use ids::{ChangeHash, ConnectionId, DocumentId, Ticket};
 pub use settings::{Announce, Compaction, Settings};

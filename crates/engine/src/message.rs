@@ -176,9 +176,9 @@ pub(crate) enum Version {
 
 /// What our message says that we have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OurHave<'a> {
-    /// Everything up to these heads; ascending.
-    UpTo(&'a [ChangeHash]),
+pub(crate) enum OurHave {
+    /// Everything up to the message's heads.
+    Heads,
     /// Nothing known: "send me all that you have" (an empty `last_sync` and an empty filter).
     Unknown,
 }
@@ -191,7 +191,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) heads: &'a [ChangeHash],
     /// Ascending.
     pub(crate) need: &'a [ChangeHash],
-    pub(crate) have: OurHave<'a>,
+    pub(crate) have: OurHave,
     /// Chunks, each piece a whole number of them.
     pub(crate) changes: &'a [Bytes],
     pub(crate) sync_reset: bool,
@@ -200,6 +200,14 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// The message's bytes; those of `last`, if they are the same.
+    pub(crate) fn encode_unless(&self, last: &mut Option<Encoded>) -> Bytes {
+        match last {
+            Some(encoded) if encoded.is_of(self) => encoded.bytes.clone(),
+            _ => last.insert(Encoded::new(self)).bytes.clone(),
+        }
+    }
+
     /// The message's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let changes: usize = self.changes.iter().map(Bytes::len).sum();
@@ -212,14 +220,11 @@ impl Outgoing<'_> {
         write_hashes(&mut out, self.heads);
         write_hashes(&mut out, self.need);
         leb128::write(&mut out, 1);
-        write_hashes(
-            &mut out,
-            if let OurHave::UpTo(heads) = self.have {
-                heads
-            } else {
-                &[]
-            },
-        );
+        let have = match self.have {
+            OurHave::Heads => self.heads,
+            OurHave::Unknown => &[],
+        };
+        write_hashes(&mut out, have);
         leb128::write(&mut out, 0);
         self.write_changes(&mut out, changes);
         out.extend([2, FLAG_READS_VERSION_2, FLAG_BITS | self.flag_bits()]);
@@ -249,6 +254,44 @@ impl Outgoing<'_> {
         let reset = if self.sync_reset { BIT_SYNC_RESET } else { 0 };
         let read_only = if self.read_only { BIT_READ_ONLY } else { 0 };
         BIT_SUPPORTS_SYNC_RESET | reset | read_only
+    }
+}
+
+/// The message that was encoded last. Most of those who are told something new are told the same.
+pub(crate) struct Encoded {
+    version: Version,
+    heads: Vec<ChangeHash>,
+    need: Vec<ChangeHash>,
+    have: OurHave,
+    changes: Vec<Bytes>,
+    flag_bits: u8,
+    bytes: Bytes,
+}
+
+impl Encoded {
+    fn new(message: &Outgoing<'_>) -> Self {
+        Self {
+            version: message.version,
+            heads: message.heads.to_vec(),
+            need: message.need.to_vec(),
+            have: message.have,
+            changes: message.changes.to_vec(),
+            flag_bits: message.flag_bits(),
+            bytes: message.encode().into(),
+        }
+    }
+
+    fn is_of(&self, message: &Outgoing<'_>) -> bool {
+        // the same place in memory, which is held for as long: to compare what lies there could take longer than to
+        // encode it again
+        let same = |(one, other): (&Bytes, &Bytes)| one.as_ptr_range() == other.as_ptr_range();
+        self.version == message.version
+            && self.heads == message.heads
+            && self.need == message.need
+            && self.have == message.have
+            && self.flag_bits == message.flag_bits()
+            && self.changes.len() == message.changes.len()
+            && self.changes.iter().zip(message.changes).all(same)
     }
 }
 
@@ -294,7 +337,7 @@ mod tests {
         ) {
             let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
             let version = if two { Version::Two } else { Version::One };
-            let have = OurHave::UpTo(&heads);
+            let have = OurHave::Heads;
             let ours = Outgoing { version, heads: &heads, need: &need, have, changes: &pieces, sync_reset, read_only };
             let bytes = Bytes::from(ours.encode());
             let read = Message::decode(&bytes).unwrap();

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use crate::{
     Settings,
     access::{self, Grant, Need},
-    effect::{Effect, Job, Refusal},
+    effect::{Effect, Job, OutFrame, Refusal},
     ids::{ChangeHash, ConnectionId, DocumentId, Ticket},
     limits::NEWCOMER_MS,
+    message::{Encoded, Outgoing},
     peer::Peer,
     storage::{Read, ReadWhat, Write, WriteAction},
     wire::{self, Ephemeral, HeadsEncoding},
@@ -99,6 +98,8 @@ pub(crate) struct Outlet<'a> {
     pub(crate) tickets: &'a mut Tickets,
     pub(crate) effects: &'a mut Vec<Effect>,
     pub(crate) wishes: &'a mut Vec<Wish>,
+    /// The sync message that went out last.
+    pub(crate) encoded: Option<Encoded>,
     pub(crate) now_ms: u64,
 }
 
@@ -158,10 +159,16 @@ impl Outlet<'_> {
         peer.congested
     }
 
-    /// Sends a sync message, if the session may read.
-    pub(crate) fn send_sync(&mut self, connection: ConnectionId, document: &str, data: &[u8]) {
+    /// Sends a sync message, if the session may read. What several are sent is encoded once.
+    pub(crate) fn send_sync(
+        &mut self,
+        connection: ConnectionId,
+        document: &str,
+        message: &Outgoing<'_>,
+    ) {
+        let data = message.encode_unless(&mut self.encoded);
         self.send_readable(connection, |us, peer| {
-            wire::sync(us, peer.peer_id(), document, data)
+            wire::sync(us, peer.peer_id(), document, &data)
         });
     }
 
@@ -217,7 +224,7 @@ impl Outlet<'_> {
     fn send_readable(
         &mut self,
         connection: ConnectionId,
-        frame: impl FnOnce(&str, &Peer) -> Bytes,
+        frame: impl FnOnce(&str, &Peer) -> OutFrame,
     ) {
         let Some(peer) = self.peers.get(&connection) else {
             return;

@@ -15,8 +15,10 @@ use minicbor::{
 };
 
 use crate::{
+    effect::OutFrame,
     ids::{ChangeHash, DocumentId},
     limits::{CBOR_DEPTH_MAX, NAME_BYTES_MAX},
+    names::Names,
 };
 
 /// The one version of the protocol that there is.
@@ -87,7 +89,7 @@ pub(crate) struct Ephemeral<'a> {
     pub(crate) document: DocumentId,
     pub(crate) session: &'a str,
     pub(crate) count: u64,
-    pub(crate) data: &'a [u8],
+    pub(crate) data: Bytes,
 }
 
 /// How a client writes heads in `remote-heads-changed`.
@@ -115,11 +117,11 @@ struct Fields<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a frame.
+    /// Reads a frame; `names` are the documents of the frames before it.
     ///
     /// # Errors
     /// [`MalformedFrame`] if it is no CBOR map, lacks a field of its type, or holds one of the wrong kind.
-    pub(crate) fn parse(frame: &'a Bytes) -> Result<Self, MalformedFrame> {
+    pub(crate) fn parse(frame: &'a Bytes, names: &mut Names) -> Result<Self, MalformedFrame> {
         let fields = Fields::parse(frame)?;
         match fields.kind.ok_or(MalformedFrame)? {
             "join" => {
@@ -140,21 +142,18 @@ impl<'a> Frame<'a> {
             "leave" => Ok(Self::Leave {
                 sender: fields.sender()?,
             }),
-            "request" => fields.sync(frame, SyncKind::Request),
-            "sync" => fields.sync(frame, SyncKind::Sync),
+            "request" => fields.sync(frame, names, SyncKind::Request),
+            "sync" => fields.sync(frame, names, SyncKind::Sync),
             "doc-unavailable" => Ok(Self::Unavailable {
                 sender: fields.sender()?,
-                document: fields.document()?,
+                document: fields.document(names)?,
             }),
             "ephemeral" => Ok(Self::Ephemeral(Ephemeral {
                 sender: fields.sender()?,
-                document: fields.document()?,
+                document: fields.document(names)?,
                 session: name(fields.session)?,
                 count: fields.count.ok_or(MalformedFrame)?,
-                data: fields
-                    .data
-                    .filter(|data| !data.is_empty())
-                    .ok_or(MalformedFrame)?,
+                data: fields.data_of(frame)?,
             })),
             "remote-subscription-change" => Ok(Self::WatchStorages {
                 sender: fields.sender()?,
@@ -197,24 +196,29 @@ impl<'a> Fields<'a> {
         name(self.sender)
     }
 
-    fn document(&self) -> Result<DocumentId, MalformedFrame> {
-        self.document
-            .ok_or(MalformedFrame)?
-            .parse()
-            .map_err(|_| MalformedFrame)
+    fn document(&self, names: &mut Names) -> Result<DocumentId, MalformedFrame> {
+        let text = self.document.ok_or(MalformedFrame)?;
+        names.parse(text).map_err(|_| MalformedFrame)
     }
 
-    fn sync(&self, frame: &Bytes, kind: SyncKind) -> Result<Frame<'a>, MalformedFrame> {
-        let data = self
-            .data
-            .filter(|data| !data.is_empty())
-            .ok_or(MalformedFrame)?;
+    fn sync(
+        &self,
+        frame: &Bytes,
+        names: &mut Names,
+        kind: SyncKind,
+    ) -> Result<Frame<'a>, MalformedFrame> {
         Ok(Frame::Sync {
             sender: self.sender()?,
-            document: self.document()?,
+            document: self.document(names)?,
             kind,
-            data: frame.slice_ref(data),
+            data: self.data_of(frame)?,
         })
+    }
+
+    /// The data, which is not copied: it is a part of `frame`.
+    fn data_of(&self, frame: &Bytes) -> Result<Bytes, MalformedFrame> {
+        let data = self.data.filter(|data| !data.is_empty());
+        data.map(|data| frame.slice_ref(data)).ok_or(MalformedFrame)
     }
 }
 
@@ -391,7 +395,7 @@ type Out = Encoder<Vec<u8>>;
 fn encode(
     size: usize,
     write: impl FnOnce(&mut Out) -> Result<(), minicbor::encode::Error<std::convert::Infallible>>,
-) -> Bytes {
+) -> OutFrame {
     let mut encoder = Encoder::new(Vec::with_capacity(size));
     match write(&mut encoder) {
         Ok(()) => encoder.into_writer().into(),
@@ -399,8 +403,25 @@ fn encode(
     }
 }
 
+/// A frame that ends in the byte string `data`, which others are sent too; `write` writes all before its bytes.
+fn encode_shared(
+    size: usize,
+    data: &Bytes,
+    write: impl FnOnce(&mut Out) -> Result<(), minicbor::encode::Error<std::convert::Infallible>>,
+) -> OutFrame {
+    let OutFrame { own, .. } = encode(size, |e| {
+        write(e)?;
+        e.str("data")?.bytes_len(data.len() as u64)?;
+        Ok(())
+    });
+    OutFrame {
+        own,
+        shared: data.clone(),
+    }
+}
+
 /// Our answer to `join`.
-pub(crate) fn peer(us: &str, storage_id: &str, target: &str) -> Bytes {
+pub(crate) fn peer(us: &str, storage_id: &str, target: &str) -> OutFrame {
     encode(us.len() + storage_id.len() + target.len() + 120, |e| {
         e.map(5)?;
         e.str("type")?.str("peer")?.str("senderId")?.str(us)?;
@@ -416,7 +437,7 @@ pub(crate) fn peer(us: &str, storage_id: &str, target: &str) -> Bytes {
 }
 
 /// What a client is told before its socket is closed.
-pub(crate) fn error(us: &str, target: &str, message: &str) -> Bytes {
+pub(crate) fn error(us: &str, target: &str, message: &str) -> OutFrame {
     encode(us.len() + target.len() + message.len() + 60, |e| {
         e.map(4)?;
         e.str("type")?.str("error")?.str("senderId")?.str(us)?;
@@ -429,28 +450,23 @@ pub(crate) fn error(us: &str, target: &str, message: &str) -> Bytes {
 }
 
 /// A sync message of a document.
-pub(crate) fn sync(us: &str, target: &str, document: &str, data: &[u8]) -> Bytes {
-    encode(
-        us.len() + target.len() + document.len() + data.len() + 80,
-        |e| {
-            e.map(5)?;
-            e.str("type")?
-                .str("sync")?
-                .str("senderId")?
-                .str(us)?
-                .str("targetId")?
-                .str(target)?;
-            e.str("documentId")?
-                .str(document)?
-                .str("data")?
-                .bytes(data)?;
-            Ok(())
-        },
-    )
+pub(crate) fn sync(us: &str, target: &str, document: &str, data: &Bytes) -> OutFrame {
+    let size = us.len() + target.len() + document.len() + 80;
+    encode_shared(size, data, |e| {
+        e.map(5)?;
+        e.str("type")?
+            .str("sync")?
+            .str("senderId")?
+            .str(us)?
+            .str("targetId")?
+            .str(target)?;
+        e.str("documentId")?.str(document)?;
+        Ok(())
+    })
 }
 
 /// "We do not have it, and nobody here has."
-pub(crate) fn unavailable(us: &str, target: &str, document: &str) -> Bytes {
+pub(crate) fn unavailable(us: &str, target: &str, document: &str) -> OutFrame {
     encode(us.len() + target.len() + document.len() + 80, |e| {
         e.map(4)?;
         e.str("type")?
@@ -467,9 +483,9 @@ pub(crate) fn unavailable(us: &str, target: &str, document: &str) -> Bytes {
 
 /// An ephemeral message on its way to another peer of the document: everything as its sender wrote it, but for
 /// the target.
-pub(crate) fn ephemeral(message: &Ephemeral<'_>, target: &str, document: &str) -> Bytes {
+pub(crate) fn ephemeral(message: &Ephemeral<'_>, target: &str, document: &str) -> OutFrame {
     let texts = message.sender.len() + message.session.len() + target.len() + document.len();
-    encode(texts + message.data.len() + 110, |e| {
+    encode_shared(texts + 110, &message.data, |e| {
         e.map(7)?;
         e.str("type")?
             .str("ephemeral")?
@@ -483,7 +499,6 @@ pub(crate) fn ephemeral(message: &Ephemeral<'_>, target: &str, document: &str) -
             .str(message.session)?
             .str("documentId")?
             .str(document)?;
-        e.str("data")?.bytes(message.data)?;
         Ok(())
     })
 }
@@ -497,7 +512,7 @@ pub(crate) fn remote_heads(
     heads: &[ChangeHash],
     encoding: HeadsEncoding,
     timestamp_ms: u64,
-) -> Bytes {
+) -> OutFrame {
     encode(
         us.len() + target.len() + document.len() + heads.len() * 68 + 160,
         |e| {
@@ -535,6 +550,10 @@ mod tests {
     use super::*;
 
     const DOCUMENT: DocumentId = DocumentId::from_bytes([7; 16]);
+
+    fn read(frame: &Octets) -> Result<Frame<'_>, MalformedFrame> {
+        Frame::parse(frame, &mut Names::default())
+    }
 
     /// As cbor-x writes it: maps with 16-bit lengths, byte strings plain.
     fn cbor_x(fields: &[(&str, Value<'_>)]) -> Octets {
@@ -592,7 +611,7 @@ mod tests {
                 kind: SyncKind::Sync,
                 data: Octets::from_static(&[0x42, 1, 2]),
             };
-            assert_eq!(Frame::parse(&frame), Ok(expected));
+            assert_eq!(read(&frame), Ok(expected));
         }
     }
 
@@ -606,14 +625,14 @@ mod tests {
             })
         };
         let frame = join(("supportedProtocolVersions", Undefined));
-        assert_eq!(Frame::parse(&frame), parsed(Versions::Supported));
+        assert_eq!(read(&frame), parsed(Versions::Supported));
         let frame = join((
             "supportedProtocolVersions",
             Raw(&[0x82, 0x61, b'9', 0x61, b'1']),
         ));
-        assert_eq!(Frame::parse(&frame), parsed(Versions::Supported));
+        assert_eq!(read(&frame), parsed(Versions::Supported));
         let frame = join(("supportedProtocolVersions", Raw(&[0x81, 0x61, b'9'])));
-        assert_eq!(Frame::parse(&frame), parsed(Versions::Unsupported));
+        assert_eq!(read(&frame), parsed(Versions::Unsupported));
     }
 
     #[test]
@@ -626,7 +645,7 @@ mod tests {
         out.extend([
             0x68, b's', b'e', b'n', b'd', b'e', b'r', b'I', b'd', 0x61, b'a', 0xff,
         ]);
-        assert_eq!(Frame::parse(&out.into()), Ok(Frame::Leave { sender: "a" }));
+        assert_eq!(read(&out.into()), Ok(Frame::Leave { sender: "a" }));
     }
 
     #[test]
@@ -648,7 +667,7 @@ mod tests {
             (Float(7.5), None),
         ] {
             let frame = frame(count);
-            let count = match Frame::parse(&frame) {
+            let count = match read(&frame) {
                 Ok(Frame::Ephemeral(message)) => Some(message.count),
                 _ => None,
             };
@@ -662,7 +681,7 @@ mod tests {
             ("type", Text("wat")),
             ("documentId", Text("no document id")),
         ]);
-        assert_eq!(Frame::parse(&frame), Ok(Frame::Skipped));
+        assert_eq!(read(&frame), Ok(Frame::Skipped));
     }
 
     #[test]
@@ -689,21 +708,22 @@ mod tests {
                 ("senderId", Text(&"x".repeat(NAME_BYTES_MAX + 1))),
             ]),
         ] {
-            assert_eq!(Frame::parse(&frame), Err(MalformedFrame));
+            assert_eq!(read(&frame), Err(MalformedFrame));
         }
     }
 
     proptest! {
         #[test]
         fn bytes_of_any_kind_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            drop(Frame::parse(&bytes.into()));
+            drop(read(&bytes.into()));
         }
 
         #[test]
         fn a_frame_of_ours_is_read_back(data in proptest::collection::vec(any::<u8>(), 1..100)) {
-            let frame = sync("us", "them", &DOCUMENT.to_string(), &data);
-            let expected = Frame::Sync { sender: "us", document: DOCUMENT, kind: SyncKind::Sync, data: data.into() };
-            prop_assert_eq!(Frame::parse(&frame), Ok(expected));
+            let data = Octets::from(data);
+            let frame = sync("us", "them", &DOCUMENT.to_string(), &data).to_bytes();
+            let expected = Frame::Sync { sender: "us", document: DOCUMENT, kind: SyncKind::Sync, data };
+            prop_assert_eq!(read(&frame), Ok(expected));
         }
     }
 }

@@ -292,7 +292,7 @@ impl Document {
             sync_reset: false,
             read_only: outlet.authorise(connection, Need::Write).is_err(),
         };
-        outlet.send_sync(connection, &self.name, &message.encode());
+        outlet.send_sync(connection, &self.name, &message);
     }
 
     /// Asks those whose changes could not be stored to send them again. Those who do not know the flag for it are
@@ -327,12 +327,12 @@ impl Document {
                 version: peer.reads,
                 heads,
                 need: &[],
-                have: OurHave::UpTo(heads),
+                have: OurHave::Heads,
                 changes: &[],
                 sync_reset: peer.supports_reset,
                 read_only: false,
             };
-            outlet.send_sync(connection, &self.name, &message.encode());
+            outlet.send_sync(connection, &self.name, &message);
         }
     }
 
@@ -351,12 +351,12 @@ impl Document {
             version: peer.reads,
             heads,
             need: &need,
-            have: OurHave::UpTo(heads),
+            have: OurHave::Heads,
             changes: pieces,
             sync_reset: false,
             read_only: outlet.authorise(connection, Need::Write).is_err(),
         };
-        outlet.send_sync(connection, &self.name, &message.encode());
+        outlet.send_sync(connection, &self.name, &message);
         peer.told = Some(Arc::clone(heads));
         peer.asked = need;
         peer.request = Request::None;

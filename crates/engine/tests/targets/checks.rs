@@ -140,7 +140,7 @@ impl Checks {
         for (at, effect) in effects.iter().enumerate() {
             match effect {
                 Effect::Send { connection, frame } => {
-                    let received = self.sent(*connection, frame);
+                    let received = self.sent(*connection, &frame.to_bytes());
                     let last_word = matches!(effects.get(at + 1), Some(Effect::Close { connection: next, .. }) if next == connection);
                     assert_eq!(received.kind == "error", last_word);
                     frames.push((*connection, received));

@@ -98,7 +98,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send { connection, frame } => {
-                    let received = Received::parse(&frame);
+                    let received = Received::parse(&frame.to_bytes());
                     if self.trace {
                         println!("{connection:?} <- {}", received.describe());
                     }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use engine::{
-    Access, ConnectionId, Effect, Engine, Input, Job, JobKind, Refusal, Ticket, Urgency,
+    Access, ConnectionId, Effect, Engine, Input, Job, JobKind, OutFrame, Refusal, Ticket, Urgency,
     WorkOutcome,
     storage::{Answer, Fault, Read, Write},
 };
@@ -299,7 +299,7 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+    fn send(&mut self, connection: ConnectionId, frame: OutFrame) {
         match self
             .outboxes
             .get(&connection)

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use engine::OutFrame;
 use tokio::sync::Notify;
 
 /// Bytes in an outbox beyond which the engine is asked to hold back what can wait.
@@ -21,7 +21,7 @@ const OUTBOX_BYTES_MAX: usize = engine::limits::FRAME_BYTES_MAX + (16 << 20);
 
 /// Something to write.
 pub(super) enum Outgoing {
-    Frame(Bytes),
+    Frame(OutFrame),
     /// The answer to a ping.
     Pong(Vec<u8>),
     /// The last thing that is written. The code is one of RFC 6455, section 7.4.
@@ -102,7 +102,7 @@ pub(super) fn outbox() -> (Outbox, OutboxReader) {
 
 impl Outbox {
     /// Puts a frame in. A socket that is gone takes nothing, and that is fine: its end is announced elsewhere.
-    pub(super) fn send(&self, frame: Bytes) -> Level {
+    pub(super) fn send(&self, frame: OutFrame) -> Level {
         let shared = &self.0;
         let bytes = shared.bytes.fetch_add(frame.len(), Ordering::AcqRel) + frame.len();
         shared.push(Outgoing::Frame(frame));
@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_outbox_is_congested_once_and_drained_once() {
         let (outbox, mut reader) = outbox();
-        let frame = || Bytes::from(vec![0; 100 << 10]);
+        let frame = || OutFrame::from(vec![0; 100 << 10]);
         assert_eq!(
             [outbox.send(frame()), outbox.send(frame())],
             [Level::Fine; 2]
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_nobody_reads_overflows() {
         let (outbox, _reader) = outbox();
-        let frame = Bytes::from(vec![0; 1 << 20]);
+        let frame = OutFrame::from(vec![0; 1 << 20]);
         let levels: Vec<_> = (0..=OUTBOX_BYTES_MAX >> 20)
             .map(|_| outbox.send(frame.clone()))
             .collect();

@@ -11,14 +11,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use engine::OutFrame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
 use super::frame::{self, Received, Sent, Violation};
 
 /// Bytes that are read at once. What one read brings may wait for the group, and is bounded by this.
 const READ_BYTES: usize = 16 << 10;
-/// Payloads up to this length are copied behind their heads, so that several go out in one system call; of a longer one
-/// the copy would cost more.
+/// What is shared is copied behind what is not, up to this length, so that several frames go out in one system call; of
+/// a longer one the copy would cost more.
 const COPIED_BYTES: usize = 4 << 10;
 
 thread_local! {
@@ -133,7 +134,7 @@ fn poll_read_some<'b, S: AsyncRead>(
 /// What goes out.
 pub(super) struct Outgoing<S> {
     stream: WriteHalf<S>,
-    /// Whole frames, and perhaps the head of one whose payload is `long`.
+    /// Whole frames, and perhaps the beginning of one that ends in `long`.
     heads: Vec<u8>,
     /// How much of it is written.
     written: usize,
@@ -151,14 +152,21 @@ impl<S: AsyncWrite> Outgoing<S> {
     }
 
     /// Hands a message over; it is written by the next [`Self::flush`], or before, if it is long.
-    pub(super) async fn feed(&mut self, message: Bytes) -> io::Result<()> {
-        if message.len() <= COPIED_BYTES {
-            self.heads.reserve(message.len() + frame::HEAD_BYTES_MAX);
-            frame::put(&mut self.heads, Sent::Binary, &message);
+    pub(super) async fn feed(&mut self, OutFrame { own, shared }: OutFrame) -> io::Result<()> {
+        let copied = if shared.len() <= COPIED_BYTES {
+            shared.len()
+        } else {
+            0
+        };
+        self.heads
+            .reserve(frame::HEAD_BYTES_MAX + own.len() + copied);
+        frame::put_head(&mut self.heads, Sent::Binary, own.len() + shared.len());
+        self.heads.extend_from_slice(&own);
+        if copied == shared.len() {
+            self.heads.extend_from_slice(&shared);
             return Ok(());
         }
-        frame::put_head(&mut self.heads, Sent::Binary, message.len());
-        self.long = message;
+        self.long = shared;
         self.flush().await
     }
 

@@ -40,7 +40,9 @@ impl World {
         effect: Effect,
     ) -> Result<Vec<Effect>, Violation> {
         match effect {
-            Effect::Send { connection, frame } => return self.send(number, connection, frame),
+            Effect::Send { connection, frame } => {
+                return self.send(number, connection, frame.to_bytes());
+            }
             Effect::Close {
                 connection,
                 refusal,
