@@ -172,6 +172,25 @@ impl Engine {
     }
 }
 
+#[cfg(feature = "simulator")]
+impl Engine {
+    /// What is beyond the [limits](crate::limits), or counted wrong, in words; nothing if nothing is.
+    pub fn out_of_bounds(&self) -> Option<String> {
+        let most = self.peers.values().map(|peer| peer.documents.len()).max();
+        if let Some(open) = most.filter(|open| *open > SUBSCRIPTIONS_MAX) {
+            return Some(format!("a connection has {open} documents open"));
+        }
+        let running = self.jobs.running.len();
+        if running > JOBS_MAX {
+            return Some(format!("{running} documents are with the worker"));
+        }
+        let documents = self.documents.iter();
+        documents
+            .filter_map(|(id, document)| Some(format!("{id} {}", document.out_of_bounds()?)))
+            .next()
+    }
+}
+
 /// One call of [`Engine::handle`].
 struct Turn<'a> {
     engine: &'a mut Engine,

@@ -42,6 +42,12 @@ impl EphemeralCounts {
         }
     }
 
+    /// How many sources are remembered.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn sources(&self) -> usize {
+        self.last.len()
+    }
+
     fn forget_quietest(&mut self) {
         let quietest = self.last.iter().min_by_key(|(_, last)| last.heard);
         if let Some(source) = quietest.map(|(source, _)| source.clone()) {

@@ -82,6 +82,13 @@ impl Orphans {
         self.bytes
     }
 
+    /// How many there are, and their bytes, counted anew.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn weigh(&self) -> (usize, usize) {
+        let bytes = self.by_hash.values().map(|orphan| orphan.bytes.len());
+        (self.by_hash.len(), bytes.sum())
+    }
+
     /// What must still come before `hash`, an orphan or not here at all, can be taken in.
     pub(crate) fn missing_for(&self, hash: ChangeHash, graph: &Graph, found: &mut Vec<ChangeHash>) {
         let mut stack = vec![hash];

@@ -36,6 +36,8 @@ pub enum Bug {
     RetriesWithoutEnd,
     /// A ticket is not remembered.
     ReplaysATicket,
+    /// What waits of a peer that leaves goes, and is still counted.
+    MiscountsTheQueue,
     /// What happens depends on what happened in another run.
     RemembersOtherRuns,
 }

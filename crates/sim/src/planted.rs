@@ -115,6 +115,12 @@ pub const ALL: &[Planted] = &[
         &[Checker::Bounded],
     ),
     planted(
+        "miscounts-the-queue",
+        Bug::MiscountsTheQueue,
+        0,
+        &[Checker::Bounded],
+    ),
+    planted(
         "retries-without-end",
         Bug::RetriesWithoutEnd,
         0,

@@ -44,6 +44,12 @@ impl Append {
         self.bytes > 0
     }
 
+    /// How much of it counts as unstored.
+    #[cfg(feature = "simulator")]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_pushed(&self) -> bool {
         self.kind == AppendKind::Pushed
     }

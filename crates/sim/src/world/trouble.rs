@@ -121,6 +121,10 @@ impl World {
             let what = format!("group {number} has {jobs} jobs");
             return Err(Violation::new(Checker::Bounded, what));
         }
+        if let Some(what) = group.engine.out_of_bounds() {
+            let what = format!("in group {number}, {what}");
+            return Err(Violation::new(Checker::Bounded, what));
+        }
         let bytes = group.engine.graph_bytes();
         // those who lag behind keep their graphs, and what is on its way to the disk counts
         if bytes > 4 << 20 {
