@@ -1,7 +1,7 @@
 //! What the machine can do at most, whatever the server: messages through a WebSocket, and commits to the disk.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{Bench, bare_fanout::Audience};
 use crate::client;
 use crate::figures::{Figures, Meter, Unit, as_f64};
+use crate::process;
 
 const RUN: Duration = Duration::from_secs(3);
 const PAGE_BYTES: usize = 4096;
@@ -78,22 +79,53 @@ pub(crate) async fn echo_server() -> Result<()> {
     }
 }
 
-/// One writer, one file: what a commit costs that is not shared.
+/// One writer, one file: what a commit costs that is not shared, at the end of a file that grows, and in one that has its
+/// length already, as a write-ahead log has once it is begun anew.
 pub(super) fn fsync(bench: &Bench) -> Result<Figures> {
     std::fs::create_dir_all(&bench.scratch)?;
     let directory = tempfile::TempDir::with_prefix_in("fsync-", &bench.scratch)?;
     let mut file = File::create(directory.path().join("log"))?;
+    let mut figures = Figures::default();
+    commits("append 4 kB and fdatasync", &mut file, &mut figures, |_| {
+        Ok(())
+    })?;
+    let length = file.metadata()?.len();
+    commits(
+        "overwrite 4 kB and fdatasync",
+        &mut file,
+        &mut figures,
+        |file| {
+            if file.stream_position()? >= length {
+                file.rewind()?;
+            }
+            Ok(())
+        },
+    )?;
+    directory.close()?;
+    Ok(figures)
+}
+
+/// Commits over and over, where `place` puts the file.
+fn commits(
+    name: &str,
+    file: &mut File,
+    figures: &mut Figures,
+    mut place: impl FnMut(&mut File) -> Result<()>,
+) -> Result<()> {
     let mut times = Vec::new();
-    let started = Instant::now();
+    file.rewind()?;
+    let (started, cpu_before) = (Instant::now(), process::generator_cpu()?);
     while started.elapsed() < RUN {
+        place(file)?;
         let before = Instant::now();
         file.write_all(&[0x5a; PAGE_BYTES])?;
         file.sync_data()?;
         times.push(before.elapsed());
     }
-    let mut figures = Figures::default();
-    figures.rate("append 4 kB and fdatasync", times.len(), started.elapsed());
-    figures.percentiles("append 4 kB and fdatasync", &mut times);
-    directory.close()?;
-    Ok(figures)
+    let cpu = process::generator_cpu()? - cpu_before;
+    figures.rate(name, times.len(), started.elapsed());
+    let each = cpu.as_secs_f64() * 1e6 / as_f64(times.len().max(1));
+    figures.add(&format!("{name}: CPU of one"), each, Unit::Microseconds);
+    figures.percentiles(name, &mut times);
+    Ok(())
 }
