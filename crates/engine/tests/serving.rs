@@ -37,6 +37,17 @@ fn write(world: &mut World, writer: &mut Client, value: &str) {
     talk(world, std::slice::from_mut(writer));
 }
 
+/// Three megabytes that do not deflate; more than one message brings, too.
+fn write_more_than_is_kept_in_memory(world: &mut World, writer: &mut Client) {
+    let mut dice = Dice(1);
+    for _ in 0..30 {
+        let value: String = (0..6_250)
+            .map(|_| format!("{:016x}", dice.roll()))
+            .collect();
+        write(world, writer, &value);
+    }
+}
+
 fn changes(received: &Received) -> Vec<u8> {
     let message = received.sync_message();
     message.changes.iter().flatten().copied().collect()
@@ -94,14 +105,7 @@ fn a_peer_that_lags_far_behind_is_told_of_each_piece_with_the_heads_that_it_lead
     let [mut writer, mut reader] = in_step(&mut world);
     let connection = reader.connection.unwrap();
     world.input(engine::Input::Congested { connection });
-    // three megabytes that do not deflate: more than is kept in memory, and than one message brings
-    let mut dice = Dice(1);
-    for _ in 0..30 {
-        let value: String = (0..6_250)
-            .map(|_| format!("{:016x}", dice.roll()))
-            .collect();
-        write(&mut world, &mut writer, &value);
-    }
+    write_more_than_is_kept_in_memory(&mut world, &mut writer);
     world.input(engine::Input::Drained { connection });
     let mut messages = 0;
     loop {
@@ -124,6 +128,32 @@ fn a_peer_that_lags_far_behind_is_told_of_each_piece_with_the_heads_that_it_lead
     }
     assert_eq!(reader.heads(), writer.heads());
     assert!((2..=4).contains(&messages), "{messages}");
+}
+
+/// It would answer with changes that are not taken, and be asked again.
+#[test]
+fn who_may_only_read_is_asked_for_nothing_also_when_it_is_served_from_the_disk() {
+    let mut world = World::new(settings());
+    let [mut writer, mut reader] = in_step(&mut world);
+    reader.disconnect(&mut world);
+    reader.connect_as(&mut world, Access::Read);
+    reader.edit("its own");
+    reader.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    let connection = reader.connection.unwrap();
+    world.input(Input::Congested { connection });
+    write_more_than_is_kept_in_memory(&mut world, &mut writer);
+    world.input(Input::Drained { connection });
+    let mut messages = 0;
+    world.settle();
+    while let Some(received) = world.take(connection) {
+        let message = received.sync_message();
+        assert_eq!(message.need, [], "message {messages}");
+        assert!(!changes(&received).is_empty());
+        messages += 1;
+        world.settle();
+    }
+    assert!(messages > 1, "{messages}");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::{Document, Hot, Part, State};
 use crate::{
-    access::Need,
+    access::{Grant, Need},
+    effect::Refusal,
     graph::{Heads, Node, Place},
     ids::{ChangeHash, ConnectionId},
     limits::{LAG_MESSAGE_BYTES_MAX, RECENT_BYTES_MAX},
@@ -109,8 +110,7 @@ impl Document {
             return;
         };
         let heads = Arc::clone(hot.graph.durable_heads());
-        let may_write = outlet.authorise(connection, Need::Write).is_ok();
-        let need = if may_write { hot.missing(peer) } else { vec![] };
+        let need = hot.need_of(peer, outlet.authorise(connection, Need::Write));
         let durable = hot.graph.durable();
         if nodes.is_empty() && peer.was_told(&heads) && need == peer.asked {
             peer.advance(durable);
@@ -263,7 +263,7 @@ impl Document {
             read.get(&number).copied().or(cached)
         }) {
             Pieces::AtHand(pieces) => {
-                let need = hot.missing(peer);
+                let need = hot.need_of(peer, outlet.authorise(connection, Need::Write));
                 self.send(connection, &heads, need, &pieces, outlet);
                 self.respond(connection, vec![], outlet);
             }
@@ -377,8 +377,15 @@ impl Subscription {
 }
 
 impl Hot {
-    /// What we lack to reach the heads that a peer has told; ascending.
-    fn missing(&self, peer: &Subscription) -> Vec<ChangeHash> {
+    /// What we lack to reach the heads that a peer has told; ascending. Nothing, if it may not send it.
+    fn need_of(
+        &self,
+        peer: &Subscription,
+        may_write: Result<Grant<'_>, Refusal>,
+    ) -> Vec<ChangeHash> {
+        if may_write.is_err() {
+            return vec![];
+        }
         let mut missing = vec![];
         for head in peer.their_heads.iter().flat_map(|heads| heads.iter()) {
             if self.graph.find(head).is_none() {
