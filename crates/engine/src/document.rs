@@ -17,10 +17,11 @@
 mod bounds;
 mod durable;
 mod jobs;
+mod queue;
 mod receive;
 mod respond;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -30,7 +31,7 @@ use crate::{
     graph::{Graph, Heads, Node},
     ids::{ConnectionId, DocumentId, Ticket},
     intake::Orphans,
-    limits::{NEWCOMER_MS, QUEUED_BYTES_MAX, UNAVAILABLE_WAIT_MS},
+    limits::{NEWCOMER_MS, UNAVAILABLE_WAIT_MS},
     outlet::{Outlet, Wish},
     planted::{Bug, is_planted},
     storage::{DocumentMeta, ReadWhat, StoredChunk},
@@ -41,6 +42,7 @@ use crate::{
 use durable::Append;
 pub(crate) use durable::News;
 use jobs::RunningJob;
+use queue::{Queue, Queued};
 
 pub(crate) struct Document {
     id: DocumentId,
@@ -52,8 +54,7 @@ pub(crate) struct Document {
     heads: Heads,
     state: State,
     peers: BTreeMap<ConnectionId, Subscription>,
-    queue: VecDeque<Queued>,
-    queued_bytes: usize,
+    queue: Queue,
     /// Appends on their way to the disk, oldest first.
     appends: VecDeque<Append>,
     unstored_bytes: usize,
@@ -94,13 +95,6 @@ struct Hot {
     orphans: Orphans,
 }
 
-/// A message that waits for the document.
-struct Queued {
-    connection: ConnectionId,
-    kind: SyncKind,
-    data: Bytes,
-}
-
 /// What became of a message.
 enum Step {
     Done,
@@ -124,8 +118,7 @@ impl Document {
             heads: Heads::default(),
             state: State::New,
             peers: BTreeMap::new(),
-            queue: VecDeque::new(),
-            queued_bytes: 0,
+            queue: Queue::default(),
             appends: VecDeque::new(),
             unstored_bytes: 0,
             next_chunk: 0,
@@ -158,12 +151,12 @@ impl Document {
             kind,
             data,
         };
-        if !self.queue.is_empty() {
-            return self.enqueue(message);
+        if self.must_queue(connection) {
+            return self.queue.push(message);
         }
         match self.handle(&message, outlet)? {
             Step::Done => Ok(()),
-            Step::Wait => self.enqueue(message),
+            Step::Wait => self.queue.push(message),
         }
     }
 
@@ -198,12 +191,7 @@ impl Document {
     /// A peer is gone.
     pub(crate) fn leave(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
         self.peers.remove(&connection);
-        self.queue.retain(|message| {
-            let stays = message.connection != connection;
-            let is_counted = !stays && !is_planted(Bug::MiscountsTheQueue);
-            self.queued_bytes -= if is_counted { message.data.len() } else { 0 };
-            stays
-        });
+        self.queue.forget(connection);
         if let Some((_, readers)) = &mut self.whole {
             readers.retain(|reader| *reader != connection);
         }
@@ -257,8 +245,7 @@ impl Document {
         let durable = hot.graph.durable();
         let in_step = self.peers.values().all(|peer| peer.is_in_step(durable));
         if is_planted(Bug::LosesTheQueueAtEviction) {
-            self.queue.clear();
-            self.queued_bytes = 0;
+            self.queue = Queue::default();
         }
         if durable == 0 || !in_step || !self.is_quiet() {
             return false;
@@ -270,31 +257,38 @@ impl Document {
         true
     }
 
-    fn enqueue(&mut self, message: Queued) -> Result<(), Refusal> {
-        if self.queued_bytes + message.data.len() > QUEUED_BYTES_MAX {
-            return Err(Refusal::TooMuchQueued);
-        }
-        self.queued_bytes += message.data.len();
-        self.queue.push_back(message);
-        Ok(())
+    /// Whether a message has to wait because others do. Those of one connection keep their order. While the index of a
+    /// pushed document cannot be made or stored, whoever edits it waits; that is no reason to keep its readers waiting.
+    fn must_queue(&self, connection: ConnectionId) -> bool {
+        let may_overtake = matches!(self.state, State::Pushed);
+        !self.queue.is_empty() && (!may_overtake || self.queue.has_one_of(connection))
     }
 
     /// Handles what has waited, until something has to wait again.
     fn work_off(&mut self, outlet: &mut Outlet<'_>) {
-        while let Some(message) = self.queue.pop_front() {
+        let (mut overtaken, mut waiting) = (BTreeSet::new(), vec![]);
+        while let Some(message) = self.queue.pop() {
+            if overtaken.contains(&message.connection) {
+                waiting.push(message);
+                continue;
+            }
             match self.handle(&message, outlet) {
                 Ok(Step::Wait) => {
-                    self.queue.push_front(message);
-                    return;
+                    let may_overtake = matches!(self.state, State::Pushed);
+                    overtaken.insert(message.connection);
+                    waiting.push(message);
+                    if !may_overtake {
+                        break;
+                    }
                 }
-                Ok(Step::Done) => self.queued_bytes -= message.data.len(),
-                Err(refusal) => {
-                    self.queued_bytes -= message.data.len();
-                    outlet
-                        .wishes
-                        .push(Wish::Refuse(message.connection, refusal));
-                }
+                Ok(Step::Done) => {}
+                Err(refusal) => outlet
+                    .wishes
+                    .push(Wish::Refuse(message.connection, refusal)),
             }
+        }
+        for message in waiting.into_iter().rev() {
+            self.queue.put_back(message);
         }
     }
 

@@ -9,7 +9,7 @@
 mod world;
 
 use automerge::sync::SyncDoc;
-use engine::{Access, Announce, Input, Settings};
+use engine::{Access, Announce, Input, Settings, storage::Fault};
 use minicbor::Encoder;
 use world::{Client, Dice, Received, World, document, frame, ours, settings, sync_frame, talk};
 
@@ -234,6 +234,43 @@ fn heads_are_written_as_the_clients_generation_reads_them() {
             bs58::encode(hash.as_bytes()).with_check().into_string()
         };
         assert_eq!(head, expected);
+    }
+}
+
+/// They stood in one queue with who edited it, until the index could be stored.
+#[test]
+fn a_pushed_document_whose_index_finds_no_room_is_served_while_an_edit_of_it_waits() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("one");
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    world.fault = Some(Fault::Full);
+    writer.edit("two");
+    writer.send(&mut world);
+    // one comes while the worker is at it, and one when the index could not be stored
+    let mut readers = [
+        Client::new("early", document(7)),
+        Client::new("late", document(7)),
+    ];
+    readers[0].connect(&mut world);
+    world.settle();
+    assert_eq!(world.jobs_done, 1);
+    readers[1].connect(&mut world);
+    talk(&mut world, &mut readers);
+    for reader in &readers {
+        assert_eq!(reader.value().as_deref(), Some("one"), "{}", reader.name);
+    }
+    assert_eq!(world.jobs_done, 1);
+
+    world.fault = None;
+    world.pass_ms(5_000);
+    let [early, late] = readers;
+    let mut clients = [writer, early, late];
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), clients[0].heads());
+    for client in &clients {
+        assert_eq!(client.value().as_deref(), Some("two"), "{}", client.name);
     }
 }
 

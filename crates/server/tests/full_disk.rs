@@ -195,6 +195,8 @@ async fn a_snapshot_that_finds_no_room_leaves_the_document_as_it_was_and_is_made
     let mut reader = Client::join(&server.url, "reader").await;
     let read = reader.pull(note.id).await.unwrap();
     assert_eq!(read.value(), note.value());
+    let read = reader.pull(whole.id).await.unwrap();
+    assert_eq!(read.value(), whole.value(), "as it was pushed");
 
     server.disk().make_room();
     server.has_health(200).await;

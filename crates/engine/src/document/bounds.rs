@@ -8,9 +8,8 @@ use crate::limits::{
 impl Document {
     /// What is wrong, in words, if anything is.
     pub(crate) fn out_of_bounds(&self) -> Option<String> {
-        let queued: usize = self.queue.iter().map(|message| message.data.len()).sum();
-        if self.queued_bytes != queued {
-            let counted = self.queued_bytes;
+        let (counted, queued) = self.queue.weigh();
+        if counted != queued {
             return Some(format!("counts {counted} queued bytes, and has {queued}"));
         }
         let unstored: usize = self.appends.iter().map(|append| append.bytes()).sum();

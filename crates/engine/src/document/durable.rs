@@ -210,8 +210,7 @@ impl Document {
 
     /// Whoever waits for what cannot be read is sent away, to come back later.
     fn refuse_waiting(&mut self, outlet: &mut Outlet<'_>) {
-        self.queued_bytes = 0;
-        for message in std::mem::take(&mut self.queue) {
+        while let Some(message) = self.queue.pop() {
             refuse(message.connection, outlet);
         }
     }

@@ -1,0 +1,96 @@
+//! The messages that wait for a document, in the order in which they came.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::{
+    effect::Refusal,
+    ids::ConnectionId,
+    limits::QUEUED_BYTES_MAX,
+    planted::{Bug, is_planted},
+    wire::SyncKind,
+};
+
+/// A message that waits for the document.
+pub(super) struct Queued {
+    pub(super) connection: ConnectionId,
+    pub(super) kind: SyncKind,
+    pub(super) data: Bytes,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    messages: VecDeque<Queued>,
+    /// How many of them are whose.
+    counts: BTreeMap<ConnectionId, usize>,
+    bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Whether a message of this connection waits.
+    pub(super) fn has_one_of(&self, connection: ConnectionId) -> bool {
+        self.counts.contains_key(&connection)
+    }
+
+    /// Adds a message behind all others.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub(super) fn push(&mut self, message: Queued) -> Result<(), Refusal> {
+        if self.bytes + message.data.len() > QUEUED_BYTES_MAX {
+            return Err(Refusal::TooMuchQueued);
+        }
+        self.count(&message);
+        self.messages.push_back(message);
+        Ok(())
+    }
+
+    /// Takes the first message.
+    pub(super) fn pop(&mut self) -> Option<Queued> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.data.len();
+        if let Some(count) = self.counts.get_mut(&message.connection) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&message.connection);
+            }
+        }
+        Some(message)
+    }
+
+    /// Puts a message back that was the first one.
+    pub(super) fn put_back(&mut self, message: Queued) {
+        self.count(&message);
+        self.messages.push_front(message);
+    }
+
+    /// Forgets the messages of a connection.
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
+        if self.counts.remove(&connection).is_none() {
+            return;
+        }
+        self.messages.retain(|message| {
+            let stays = message.connection != connection;
+            let is_counted = !stays && !is_planted(Bug::MiscountsTheQueue);
+            self.bytes -= if is_counted { message.data.len() } else { 0 };
+            stays
+        });
+    }
+
+    /// The bytes of its messages as they were counted, and counted anew.
+    #[cfg(feature = "simulator")]
+    pub(super) fn weigh(&self) -> (usize, usize) {
+        let bytes = self.messages.iter().map(|message| message.data.len());
+        (self.bytes, bytes.sum())
+    }
+
+    fn count(&mut self, message: &Queued) {
+        self.bytes += message.data.len();
+        *self.counts.entry(message.connection).or_default() += 1;
+    }
+}
