@@ -12,11 +12,13 @@ mod support;
 
 use std::{fs, path::PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{
     Client, Replica, Server,
     app::{App, socket},
-    identity::{Answered, CLIENT_ID, Device, Key, OWNER, World, access_token, now_s},
+    identity::{
+        Answered, CLIENT_ID, Device, Key, OWNER, World, access_token, now_s, service_claims,
+    },
     soon,
 };
 use tempfile::TempDir;
@@ -160,6 +162,42 @@ async fn what_ends_at_a_time_ends_by_the_clock_that_is_set_and_lives_no_longer_w
     clock.set(3 * HOUR_S);
     let client = Client::join(&socket(&server, &ticket), "app").await;
     client.close().await;
+}
+
+/// What was forgotten as past its end could be used again once the clock was right.
+#[tokio::test]
+async fn service_auth_is_good_once_also_if_the_clock_was_set_forward_and_back_meanwhile() {
+    let (world, clock) = (World::new().await, Clock::new());
+    let server = Server::start_in_world(
+        &["--log", "info"],
+        [world.variables(), clock.variables()].concat(),
+    )
+    .await;
+    let app = App::new(&server, &world);
+    let began_s = now_s();
+    let auth = |offset_s: i64, life_s: i64| {
+        let mut claims = service_claims(&app.audience(), "listGroups");
+        claims["iat"] = json!(began_s + offset_s);
+        claims["exp"] = json!(began_s + offset_s + life_s);
+        let header = json!({ "typ": "JWT", "alg": world.signing.algorithm() });
+        world.signing.jwt(&header, &claims)
+    };
+    let list = async |auth: &str| {
+        let call = app.call_with("GET", "listGroups", "Bearer", auth, None, &Value::Null);
+        call.await
+    };
+    let first = auth(0, 200);
+    assert_eq!(list(&first).await.status, 200);
+    clock.set(3 * HOUR_S);
+    assert_eq!(list(&auth(3 * HOUR_S, 200)).await.status, 200);
+    clock.set(0);
+    for replayed in [&first, &auth(0, 200)] {
+        let answer = list(replayed).await;
+        assert_eq!(answer.outcome(), (401, "InvalidServiceAuth".into()));
+        assert!(answer.text.contains("used before"), "{answer:?}");
+    }
+    // and nobody is kept out for longer than what was forgotten would have lived
+    assert_eq!(list(&auth(0, 201)).await.status, 200);
 }
 
 #[tokio::test]

@@ -200,6 +200,40 @@ fn what_was_used_once_is_refused_after_a_restart_until_its_end() {
     );
 }
 
+#[test]
+fn a_clock_that_was_set_forward_and_back_lets_nothing_be_used_again_and_keeps_nobody_out_for_long()
+{
+    const HOUR_MS: i64 = 3_600_000;
+    let accounts = Accounts::create();
+    let use_once = |kind, hash: u8, end, now_ms| {
+        let store = accounts.another();
+        store.use_once(kind, &[hash; 32], end, 9, now_ms).unwrap()
+    };
+    assert_eq!(use_once("a", 1, NOW + 10, NOW), Use::First);
+    assert_eq!(use_once("a", 2, NOW + 20, NOW), Use::First);
+    // all of that is forgotten here
+    let later = NOW + HOUR_MS;
+    assert_eq!(use_once("a", 3, later + 20, later), Use::First);
+    assert_eq!(use_once("a", 1, NOW + 10, NOW + 1), Use::Again);
+    assert_eq!(use_once("a", 2, NOW + 20, NOW + 1), Use::Again);
+    assert_eq!(use_once("a", 4, NOW + 20, NOW + 1), Use::Again, "who knows");
+    assert_eq!(use_once("a", 5, NOW + 21, NOW + 1), Use::First);
+    assert_eq!(
+        use_once("b", 1, NOW + 10, NOW + 1),
+        Use::First,
+        "another kind"
+    );
+    assert_eq!(
+        use_once("a", 3, later + 20, NOW + 1),
+        Use::Again,
+        "it is remembered"
+    );
+    // what is forgotten at a smaller step takes nothing back
+    assert_eq!(use_once("a", 6, NOW + 30, NOW + 22), Use::First);
+    assert_eq!(use_once("a", 2, NOW + 20, NOW + 1), Use::Again);
+    assert_eq!(use_once("a", 5, NOW + 21, NOW + 1), Use::Again);
+}
+
 /// Lets two processes do the same at the same time.
 fn race<T: Send>(path: &Path, act: impl Fn(&AccountStore, usize) -> T + Sync) -> [T; 2] {
     let barrier = Barrier::new(2);
