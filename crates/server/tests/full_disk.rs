@@ -18,8 +18,8 @@ use support::{
     command,
     disk::Disk,
     handshake, hostile,
-    identity::{Device, GROUP, World},
-    outcome, soon, sync_frame,
+    identity::{CLIENT_ID, Device, GROUP, OWNER, World},
+    outcome, random_id, soon, sync_frame,
 };
 use tempfile::TempDir;
 
@@ -237,14 +237,16 @@ async fn a_new_group_that_finds_no_room_is_turned_away_and_opens_by_itself_later
     assert_eq!(log.matches("cannot use the group").count(), 1, "{log}");
 }
 
-/// Commands that write, and the group that they are about.
-fn commands(id: &str) -> Vec<Vec<&str>> {
+/// Commands that write: about a request, and an app's root document.
+fn commands<'a>(id: &'a str, root: &'a str) -> Vec<Vec<&'a str>> {
     vec![
         vec!["devices", "approve", id],
         vec!["devices", "deny", id],
         vec!["devices", "open"],
         vec!["token", "add", "--group", GROUP],
         vec!["panic", "--yes"],
+        vec!["roots", "set", CLIENT_ID, GROUP, root],
+        vec!["roots", "rm", CLIENT_ID, GROUP],
     ]
 }
 
@@ -264,6 +266,10 @@ async fn without_room_for_the_account_database_nobody_is_told_yes_and_everything
     assert_eq!(asked.status, 403, "{asked:?}");
     let id = server.pending(&waiting).await.unwrap();
     let sessions = server.cli(&["sessions", "ls", "--json"]).await.json();
+    let [root, other_root] = [random_id(), random_id()].map(|id| format!("automerge:{id}"));
+    let set = ["roots", "set", CLIENT_ID, GROUP, &root];
+    server.cli(&set).await.line();
+    let roots = server.cli(&["roots", "ls", "--json"]).await.json();
 
     server.disk().fill();
     // a login that needs a new session, a new request, the next pair of tokens
@@ -288,7 +294,7 @@ async fn without_room_for_the_account_database_nobody_is_told_yes_and_everything
     assert!(handshake(&url, &[]).await.is_ok());
     // a stranger, who is to stand in the audit all the same
     assert_eq!(server.refusal("/sync?token=x", &[]).await.0, 401);
-    for arguments in commands(&id) {
+    for arguments in commands(&id, &other_root) {
         let output = server.cli(&arguments).await;
         assert_fails_for_want_of_room(&output);
     }
@@ -299,6 +305,7 @@ async fn without_room_for_the_account_database_nobody_is_told_yes_and_everything
         later.as_array().unwrap().len(),
         sessions.as_array().unwrap().len()
     );
+    assert_eq!(server.cli(&["roots", "ls", "--json"]).await.json(), roots);
     assert_eq!(server.pending(&waiting).await.as_ref(), Some(&id));
     let answer = app
         .call("POST", "refreshSession", "DPoP", refresh, &json!({}))
@@ -359,6 +366,51 @@ async fn commands_on_a_full_disk_say_so_and_leave_no_half_of_anything() {
 }
 
 #[tokio::test]
+async fn init_without_room_says_so_and_leaves_no_file() {
+    let (folder, world) = (TempDir::new().unwrap(), World::new().await);
+    let disk = Disk::mounted(folder.path(), "1m").await;
+    let url = format!("http://{}", world.address);
+    let init = async || {
+        let arguments = ["init", "--did", OWNER, "--config", "data/config.toml"];
+        let mut command = command(folder.path(), Some(&disk), &arguments);
+        command.envs([
+            ("GROUNDMIST_SYNC_PLC_URL", url.as_str()),
+            (
+                "GROUNDMIST_SYNC_TEST_HOST_MAP",
+                &format!("https://alice.test={url}"),
+            ),
+            // where nobody listens
+            ("GROUNDMIST_SYNC_TEST_DNS", "127.0.0.1:9"),
+        ]);
+        outcome(command).await
+    };
+    let files = || {
+        let files = fs::read_dir(disk.root()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "filler").collect::<Vec<_>>()
+    };
+    disk.fill();
+    assert_fails_for_want_of_room(&init().await);
+    assert_eq!(files(), [""; 0]);
+    disk.make_room();
+    let output = init().await;
+    assert!(output.line().contains(OWNER), "{output:?}");
+    let config = disk.root().join("config.toml");
+    let written = fs::read_to_string(&config).unwrap();
+    assert!(
+        written.ends_with(&format!("owner = \"{OWNER}\"\n")),
+        "{written}"
+    );
+    assert_eq!(files(), ["config.toml"]);
+
+    // nor does one that is there lose anything
+    disk.fill();
+    let output = init().await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), written);
+}
+
+#[tokio::test]
 async fn a_document_that_finds_no_room_is_not_left_half_exported() {
     let server = Server::start_on_disk(DISK, "", vec![]).await;
     let mut note = Replica::new("owner", &long_text("e"));
@@ -375,7 +427,7 @@ async fn a_document_that_finds_no_room_is_not_left_half_exported() {
     assert!(
         output
             .stderr
-            .contains("cannot write data/note.automerge: No space left"),
+            .contains(&format!("cannot write data/note.automerge: {NO_ROOM}")),
         "{output:?}"
     );
     assert!(!server.disk().root().join("note.automerge").exists());

@@ -19,7 +19,8 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    fn of_io(error: &io::Error) -> Option<Self> {
+    /// Which of these an error of the operating system is, if it is one.
+    pub fn of_io(error: &io::Error) -> Option<Self> {
         use io::ErrorKind as Kind;
         #[expect(
             clippy::wildcard_enum_match_arm,

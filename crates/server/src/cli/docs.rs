@@ -9,7 +9,12 @@ use engine::DocumentId;
 use serde::Serialize;
 use store::{DocumentSummary, GroupFile};
 
-use super::{DataFlags, output::say, runtime, time::timestamp};
+use super::{
+    DataFlags,
+    output::{cannot_write, say},
+    runtime,
+    time::timestamp,
+};
 use crate::{
     group::Group,
     run::worker_settings,
@@ -280,15 +285,15 @@ fn write_out(bytes: &[u8], output: Option<PathBuf>) -> Result<()> {
             Ok(out.flush()?)
         }
         Some(path) => {
-            let mut file = fs::File::create_new(&path)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            let mut file =
+                fs::File::create_new(&path).map_err(|error| cannot_write(&path, error))?;
             let written = file.write_all(bytes).and_then(|()| file.sync_all());
             if written.is_err() {
                 // half a document could be taken for the whole
                 fs::remove_file(&path)
                     .with_context(|| format!("remove what is left of {}", path.display()))?;
             }
-            written.with_context(|| format!("cannot write {}", path.display()))
+            written.map_err(|error| cannot_write(&path, error))
         }
     }
 }

@@ -7,10 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use atproto::{Did, Handle, InvalidHandle};
 
-use super::{UsageError, lookup::Lookup, output::say, runtime};
+use super::{
+    UsageError,
+    lookup::Lookup,
+    output::{cannot_write, say},
+    runtime,
+};
 use crate::{
     origin::Origin,
     outbound::Account,
@@ -65,9 +70,7 @@ impl Init {
                 path.display(),
                 lines.trim_end()
             ),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot write {}", path.display()));
-            }
+            Err(error) => return Err(cannot_write(&path, error)),
         }
         self.print(&owner, &path, settings.public_url.as_ref())
     }
@@ -178,8 +181,17 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     });
     // a link, because a rename would replace what is there
     let linked = written.and_then(|()| fs::hard_link(&draft, path));
-    match fs::remove_file(&draft) {
+    let tidied = match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => linked.and(Err(error)),
         _ => linked,
-    }
+    };
+    tidied.and_then(|()| sync_folder_of(path))
+}
+
+/// Has the names in the folder of a file outlive a power cut.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -1,9 +1,13 @@
 //! What the commands print: words for the owner, JSON for programs.
 
-use std::io::{ErrorKind, Write as _, stdout};
+use std::{
+    io::{self, ErrorKind, Write as _, stdout},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use store::Obstacle;
 
 use super::outside;
 
@@ -23,6 +27,15 @@ macro_rules! say {
     };
 }
 pub(super) use say;
+
+/// Why a file could not be written, in words for the owner.
+pub(super) fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
+    let error = match Obstacle::of_io(&error) {
+        Some(obstacle) => anyhow::Error::from(obstacle),
+        None => error.into(),
+    };
+    error.context(format!("cannot write {}", path.display()))
+}
 
 /// Prints a value as JSON.
 pub(super) fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<()> {
