@@ -5,7 +5,7 @@ TOOLS  := $(TARGET)/tools
 PAGE   := clients/try-it
 KILLS  ?= 1000
 FLOOD_SECONDS ?= 5
-FAULTS := full_disk storage_faults worker_faults clock_steps neighbours_down flood damage
+FAULTS := full_disk storage_faults worker_faults clock_steps neighbours_down init_and_publish_faults flood damage
 CRATES ?= engine store atproto
 HEAD   ?= HEAD
 

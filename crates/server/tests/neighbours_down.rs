@@ -15,77 +15,13 @@ use support::{
     Client, Replica, Server,
     app::App,
     identity::{APP, Device, OWNER, World},
+    neighbour::{STATES, State, neighbour},
     run,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::{interval, timeout},
-};
+use tokio::time::interval;
 
 /// Longer than a call to another server may take (5 s), and than the server is busy around it.
 const IN_TIME: Duration = Duration::from_secs(9);
-
-/// How a neighbour is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum State {
-    Down,
-    Silent,
-    Slow,
-    Broken,
-    Nonsense,
-}
-
-const STATES: [State; 5] = [
-    State::Down,
-    State::Silent,
-    State::Slow,
-    State::Broken,
-    State::Nonsense,
-];
-
-/// Where a neighbour in this state is.
-async fn neighbour(state: State) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    if state != State::Down {
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(answer(stream, state));
-            }
-        });
-    }
-    url
-}
-
-async fn answer(mut stream: TcpStream, state: State) {
-    let mut request = [0; 4_096];
-    let read = stream.read(&mut request).await;
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n";
-    let text = match state {
-        State::Down | State::Silent => String::new(),
-        State::Slow => head.to_owned(),
-        State::Broken => "HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}".into(),
-        State::Nonsense => format!("{head}{}", "\u{1b}]0;owned\u{7}[".repeat(100)),
-    };
-    if read.is_err() || stream.write_all(text.as_bytes()).await.is_err() {
-        return;
-    }
-    let mut seconds = interval(Duration::from_secs(1));
-    if !matches!(state, State::Slow | State::Silent) {
-        return;
-    }
-    loop {
-        seconds.tick().await;
-        // a byte a second, or none: until the other end has had enough
-        let byte: &[u8] = if state == State::Slow { b" " } else { b"" };
-        let gone = timeout(Duration::from_millis(1), stream.read(&mut request)).await;
-        if matches!(gone, Ok(Ok(0) | Err(_))) || stream.write_all(byte).await.is_err() {
-            return;
-        }
-    }
-}
 
 /// The environment of a server all of whose neighbours are at this URL.
 fn variables(url: &str) -> Vec<(String, String)> {

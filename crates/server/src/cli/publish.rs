@@ -211,8 +211,25 @@ async fn change(
     record: Option<&Value>,
     password: &AppPassword,
 ) -> Result<()> {
+    match sign_in_and_change(pds, place, record, password).await {
+        Ok(()) => {}
+        Err(error @ PdsError::Unknown(_)) => return Err(error.into()),
+        Err(error) => return Err(error).context("nothing was changed"),
+    }
+    match record {
+        Some(record) => say!("published at {place}: {record}"),
+        None => say!("nothing is published at {place} any more"),
+    }
+}
+
+async fn sign_in_and_change(
+    pds: &Pds,
+    place: &Place,
+    record: Option<&Value>,
+    password: &AppPassword,
+) -> Result<(), PdsError> {
     let session = pds.sign_in(&place.repo, password).await?;
-    let changed: Result<(), PdsError> = if session.did() != &place.repo {
+    let changed = if session.did() != &place.repo {
         Err(PdsError::OtherAccount)
     } else {
         match record {
@@ -220,17 +237,16 @@ async fn change(
             None => pds.delete(&session, place).await,
         }
     };
+    let is_pds_well = !matches!(changed, Err(PdsError::Fetch(_) | PdsError::Unknown(_)));
     // a session that is left behind ends by itself, and what was done is done
-    if let Err(error) = pds.sign_out(session).await {
+    if let Err(error) = pds.sign_out(session).await
+        && is_pds_well
+    {
         eprintln!(
             "groundmist-sync: the session on the PDS could not be ended ({error}); it ends by itself"
         );
     }
-    changed?;
-    match record {
-        Some(record) => say!("published at {place}: {record}"),
-        None => say!("nothing is published at {place} any more"),
-    }
+    changed
 }
 
 /// A host, or the origin that it is the host of.

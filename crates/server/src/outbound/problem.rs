@@ -76,6 +76,23 @@ impl FetchError {
     }
 }
 
+impl FetchError {
+    /// Whether the call may have done there what it was to do, although nothing came of it here.
+    pub fn may_have_been_obeyed(&self) -> bool {
+        match self {
+            Self::NotHttps
+            | Self::Port
+            | Self::UserInfo
+            | Self::NotPublic
+            | Self::Name(_)
+            | Self::Redirect(_) => false,
+            Self::Status(status) => *status >= 500,
+            Self::TooLong | Self::Encoded | Self::NotJson | Self::NotText | Self::Slow => true,
+            Self::Connection(error) => !error.is_connect(),
+        }
+    }
+}
+
 impl From<reqwest::Error> for FetchError {
     fn from(error: reqwest::Error) -> Self {
         match lookup_fault(&error) {

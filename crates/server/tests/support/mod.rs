@@ -15,6 +15,7 @@ mod client;
 pub mod disk;
 pub mod hostile;
 pub mod identity;
+pub mod neighbour;
 pub mod owner;
 mod process;
 mod wire;

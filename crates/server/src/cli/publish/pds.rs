@@ -69,17 +69,22 @@ pub(super) enum PdsError {
     )]
     RateLimited,
     /// Somebody else has signed in.
-    #[error("the PDS has signed in another account than the owner; nothing was changed")]
+    #[error("the PDS has signed in another account than the owner")]
     OtherAccount,
     /// It could not be asked.
     #[error("the PDS could not be asked")]
     Fetch(#[from] FetchError),
+    /// It was asked to change something, and did not say what it did.
+    #[error(
+        "the PDS may have done it, or not ({0}); `groundmist-sync publish --show` shows what is published"
+    )]
+    Unknown(#[source] FetchError),
     /// It says no, in its own words.
-    #[error("the PDS says no (status {status}): {said}")]
+    #[error("the PDS says no (status {status}){said}")]
     Refused {
         /// Its status.
         status: u16,
-        /// What it says, on one line and not too much of it.
+        /// What it says, on one line and not too much of it, behind a colon; nothing, if it says nothing.
         said: String,
     },
 }
@@ -95,6 +100,13 @@ struct CreatedSession {
 #[derive(Deserialize)]
 struct FoundRecord {
     value: Value,
+}
+
+/// What is answered to a record that was put: without its address nothing was.
+#[derive(Deserialize)]
+struct PutRecord {
+    #[expect(dead_code, reason = "that it is there is all there is to know")]
+    uri: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -172,8 +184,10 @@ impl Pds {
             "rkey": place.repo.as_str(),
             "record": record,
         });
-        self.write("com.atproto.repo.putRecord", session, &input)
-            .await
+        let method = "com.atproto.repo.putRecord";
+        let answer = self.write(method, session, &input).await?;
+        answer.json::<PutRecord>().map_err(unknown)?;
+        Ok(())
     }
 
     /// Takes a record away, if it is there.
@@ -183,8 +197,10 @@ impl Pds {
             "collection": place.collection,
             "rkey": place.repo.as_str(),
         });
+        // what it answers, older ones do not
         self.write("com.atproto.repo.deleteRecord", session, &input)
-            .await
+            .await?;
+        Ok(())
     }
 
     /// Ends a session.
@@ -197,11 +213,20 @@ impl Pds {
         Ok(())
     }
 
-    async fn write(&self, method: &str, session: &Session, input: &Value) -> Result<(), PdsError> {
+    async fn write(
+        &self,
+        method: &str,
+        session: &Session,
+        input: &Value,
+    ) -> Result<Answer, PdsError> {
         let input = Method::PostJson(input);
-        let answer = self.post(method, Some(&session.access), input).await?;
-        outcome(answer).map_err(|(status, error)| refused(status, &error))?;
-        Ok(())
+        let answer = self.post(method, Some(&session.access), input).await;
+        match outcome(answer.map_err(unknown)?) {
+            Ok(answer) => Ok(answer),
+            // it may have failed behind what it did
+            Err((status, _)) if status >= 500 => Err(unknown(FetchError::Status(status))),
+            Err((status, error)) => Err(refused(status, &error)),
+        }
     }
 
     async fn post(
@@ -230,11 +255,24 @@ fn outcome(answer: Answer) -> Result<Answer, (u16, XrpcError)> {
     Err((status, answer.json().unwrap_or_default()))
 }
 
+/// What becomes of a call that was to change something.
+fn unknown(error: FetchError) -> PdsError {
+    if error.may_have_been_obeyed() {
+        PdsError::Unknown(error)
+    } else {
+        PdsError::Fetch(error)
+    }
+}
+
 fn refused(status: u16, error: &XrpcError) -> PdsError {
     if status == 429 {
         return PdsError::RateLimited;
     }
-    let said = format!("{}: {}", error.error, error.message);
+    let said: String = [&error.error, &error.message]
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| format!(": {text}"))
+        .collect();
     let said: String = said.chars().take(SHOWN_CHARS_MAX).collect();
     PdsError::Refused {
         status,
