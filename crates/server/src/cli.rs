@@ -260,6 +260,15 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
+/// Runs a command that asks others. What it has given up, such as a name that the system still looks for, it does not
+/// wait for.
+fn ask<T>(conversation: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(conversation);
+    runtime.shutdown_background();
+    outcome
+}
+
 /// Logs to standard error: standard output is for what was asked for.
 fn log(level: LogLevel) {
     let level = match level {

@@ -20,12 +20,13 @@ use support::{
     Output,
     identity::{OWNER, STRANGER, World},
     neighbour::{STATES, State, answer, neighbour, request},
-    run,
+    outcome, run,
 };
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UdpSocket},
+    process::Command,
 };
 
 /// How long a call to another server may take.
@@ -281,6 +282,38 @@ async fn lookup(
         ("GROUNDMIST_SYNC_TEST_DNS", &dns),
     ];
     run_within(CALL + BUSY, &[&variables[..], others].concat(), arguments).await
+}
+
+/// They stayed for as long as the system went on looking, after they had said that it takes too long.
+#[tokio::test]
+async fn commands_do_not_wait_for_a_system_that_looks_for_a_name_in_vain() {
+    // a network of their own, in which what is sent to the name server is lost
+    let script = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && \
+                  mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
+    let cut_off = async |arguments: &[&str]| {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user", "--mount", "--net"])
+            .args([
+                "sh",
+                "-c",
+                script,
+                "sh",
+                env!("CARGO_BIN_EXE_groundmist-sync"),
+            ])
+            .args(arguments)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("ATPROTO_DID", OWNER)
+            .kill_on_drop(true);
+        let begun = Instant::now();
+        let output = outcome(command).await;
+        assert!(begun.elapsed() < CALL + BUSY, "{:?}", begun.elapsed());
+        assert_fails_in_one_line(&output, &["5 seconds"]);
+    };
+    tokio::join!(cut_off(&INIT), cut_off(&["publish", "--show"]));
 }
 
 const INIT: [&str; 3] = ["init", "--handle", "alice.test"];

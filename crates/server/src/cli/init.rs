@@ -11,10 +11,9 @@ use anyhow::{Result, bail};
 use atproto::{Did, Handle, InvalidHandle};
 
 use super::{
-    UsageError,
+    UsageError, ask,
     lookup::Lookup,
     output::{cannot_write, say},
-    runtime,
 };
 use crate::{
     origin::Origin,
@@ -61,7 +60,7 @@ impl Init {
     pub(super) fn run(self) -> Result<()> {
         let path = self.config.clone().unwrap_or_else(|| CONFIG_FILE.into());
         let settings = self.settings(&path)?;
-        let owner = runtime()?.block_on(self.find(&Lookup::new(&settings)?, &settings))?;
+        let owner = ask(self.find(&Lookup::new(&settings)?, &settings))?;
         let lines = self.lines(&owner);
         match write_new(&path, &lines) {
             Ok(()) => {}

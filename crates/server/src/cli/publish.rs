@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use self::pds::{Pds, PdsError, Place};
 use super::{
-    UsageError,
+    UsageError, ask,
     lookup::Lookup,
     output::{print_json, say},
-    outside, runtime,
+    outside,
 };
 use crate::{
     origin::Origin,
@@ -76,7 +76,7 @@ impl Publish {
         if self.what.print {
             return print(&place, &self.record(&settings)?);
         }
-        runtime()?.block_on(self.talk(&settings, place))
+        ask(self.talk(&settings, place))
     }
 
     async fn talk(&self, settings: &Settings, place: Place) -> Result<()> {
