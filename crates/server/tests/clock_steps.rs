@@ -216,7 +216,7 @@ async fn timers_go_on_when_the_clock_is_set_back_and_nothing_spins() {
             .edit(&mut note, &random_text(3_000 << (2 * round)))
             .await;
         clock.set(offset_s);
-        let before = cpu_ticks(server.pid());
+        let before = server.cpu_ticks();
         let compacted = async {
             loop {
                 match server.document(note.id).await {
@@ -228,7 +228,7 @@ async fn timers_go_on_when_the_clock_is_set_back_and_nothing_spins() {
             }
         };
         soon("a snapshot", compacted).await;
-        let used = cpu_ticks(server.pid()) - before;
+        let used = server.cpu_ticks() - before;
         assert!(
             used < 150,
             "{used} hundredths of a second of processor time"
@@ -242,12 +242,4 @@ fn random_text(bytes: usize) -> String {
     let mut random = vec![0u8; bytes];
     getrandom::fill(&mut random).unwrap();
     random.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// How much processor time a process has used, in hundredths of a second.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
-    ticks(11) + ticks(12)
 }

@@ -203,13 +203,13 @@ async fn without_files_for_new_connections_those_that_are_open_go_on_and_nothing
     let before = server.limit_files(server.next_file() + 3);
     let strangers = join_all((0..20).map(|_| TcpStream::connect(server.address))).await;
     server.has_logged("cannot accept a connection").await;
-    let (before_cpu, begun) = (cpu_ticks(server.pid()), Instant::now());
+    let (before_cpu, begun) = (server.cpu_ticks(), Instant::now());
     let mut pace = tokio::time::interval(Duration::from_millis(50));
     for edit in 0..30 {
         pace.tick().await;
         writer.edit(&mut note, &edit.to_string()).await;
     }
-    let used = cpu_ticks(server.pid()) - before_cpu;
+    let used = server.cpu_ticks() - before_cpu;
     let of = begun.elapsed().as_millis() / 10;
     assert!(
         u128::from(used) * 2 < of,
@@ -226,14 +226,6 @@ async fn without_files_for_new_connections_those_that_are_open_go_on_and_nothing
         1,
         "{log}"
     );
-}
-
-/// How much processor time a process has used, in hundredths of a second.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
-    ticks(11) + ticks(12)
 }
 
 #[tokio::test]

@@ -310,6 +310,14 @@ impl Server {
         kib << 10
     }
 
+    /// How much processor time it has used, its worker process not included, in hundredths of a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        ticks(11) + ticks(12)
+    }
+
     /// One HTTP request: the status code, and everything behind the status line.
     pub async fn http(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
