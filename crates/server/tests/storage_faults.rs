@@ -19,6 +19,7 @@ use rusqlite::Connection;
 use support::{
     Client, Replica, Server,
     identity::{Device, GROUP, World},
+    soon,
 };
 use tokio::net::TcpStream;
 
@@ -146,6 +147,42 @@ async fn a_groups_file_that_another_program_has_locked_is_waited_for_and_nothing
     writer.push(&mut note).await;
     let log = server.stderr();
     assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+}
+
+/// Both waited for the lock that was held while a file was opened.
+#[tokio::test]
+async fn while_a_group_is_being_opened_health_answers_others_are_opened_and_edits_go_on() {
+    let server = Server::start().await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "new");
+    writer.push(&mut note).await;
+    let slow = server.token("dev.example.slow", false).await;
+    let new = server.token("dev.example.new", false).await;
+
+    // who opens it waits five seconds for the lock
+    let file = server.group_file("dev.example.slow");
+    let lock = locked(&file, "EXCLUSIVE");
+    let path = format!("/?token={slow}");
+    let refusal = server.refusal(&path, &[]);
+    let others = async {
+        while !server.has_open(&file) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(server.http("/xrpc/_health", &[]).await.0, 200);
+        let mut client = Client::join(&server.url_with(&new), "new").await;
+        client.push(&mut Replica::new("new", "the first")).await;
+        writer.edit(&mut note, "meanwhile").await;
+        Client::join(&server.url, "another").await;
+    };
+    tokio::select! {
+        answer = refusal => panic!("they waited for it, until: {answer:?}"),
+        () = soon("the others", others) => {}
+    }
+    drop(lock);
+    // it is let in by who is still at it, or by who tries again
+    server.has_health(200).await;
+    let mut client = Client::join(&server.url_with(&slow), "slow").await;
+    client.push(&mut Replica::new("slow", "the first")).await;
 }
 
 #[tokio::test]

@@ -43,10 +43,7 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
         )
             .into_response();
     };
-    let (hub, group) = (app.hub.clone(), admitted.group.clone());
-    // opening a group's file takes the disk a moment
-    let is_there = tokio::task::spawn_blocking(move || hub.has_group(&group)).await;
-    if !is_there.unwrap_or(false) {
+    if !app.hub.has_group(&admitted.group).await {
         return unavailable();
     }
     let Some(place) = app.hub.place() else {

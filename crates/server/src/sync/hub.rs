@@ -1,5 +1,7 @@
 //! All groups of the server, and which sockets a session has.
 
+mod opening;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -9,16 +11,12 @@ use std::{
     },
 };
 
-use engine::{Access, Announce, Compaction, ConnectionId, Engine, Input, Settings};
-use store::{GroupSettings, GroupStore, Obstacle, OpenError, OpenProblem};
+use engine::{Access, Announce, Compaction, ConnectionId, Input};
 use tokio::{net::TcpStream, sync::watch};
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
-use super::{
-    group::{self, Mailbox},
-    outbox, socket,
-    thread::SyncThread,
-};
+use self::opening::Opened;
+use super::{group::Mailbox, outbox, socket, thread::SyncThread};
 use crate::{
     door::SessionId,
     group::Group,
@@ -90,33 +88,6 @@ impl Drop for Place {
     }
 }
 
-/// A group that somebody has asked for.
-enum Opened {
-    Running {
-        mailbox: Mailbox,
-        health: store::HealthReader,
-    },
-    /// Its file cannot be used; said in the log when it was found out.
-    Damaged,
-    /// Its file could not be opened, for a reason that may pass, such as too many open files: it is tried again every
-    /// second, and when somebody asks.
-    Unavailable(Health),
-}
-
-impl From<OpenError> for Opened {
-    fn from(error: OpenError) -> Self {
-        match error.problem {
-            OpenProblem::Damaged { .. }
-            | OpenProblem::Foreign { .. }
-            | OpenProblem::TooNew { .. } => Self::Damaged,
-            OpenProblem::Obstacle(Obstacle::Full) => Self::Unavailable(Health::Full),
-            OpenProblem::Obstacle(Obstacle::ReadOnly | Obstacle::Locked)
-            | OpenProblem::Io(_)
-            | OpenProblem::Sqlite(_) => Self::Unavailable(Health::Failed),
-        }
-    }
-}
-
 /// Whom a socket was opened for.
 #[derive(Debug, Clone)]
 pub struct Admitted {
@@ -184,7 +155,7 @@ impl Hub {
             let name = entry.map_err(failed)?.file_name();
             let name = name.to_str().and_then(|name| name.strip_suffix(".db"));
             if let Some(group) = name.and_then(|name| name.parse::<Group>().ok()) {
-                hub.mailbox(&group);
+                hub.open_unless_open(&group);
             }
         }
         Ok(hub)
@@ -232,9 +203,8 @@ impl Hub {
             group,
             access,
         } = admitted;
-        let Some(mailbox) = self.mailbox(&group) else {
-            let is_closing = self.inner.presence.borrow().is_closing;
-            let reason = if is_closing {
+        let Some(mailbox) = self.running(&group) else {
+            let reason = if self.is_closing() {
                 socket::GOING_AWAY
             } else {
                 UNAVAILABLE
@@ -294,11 +264,6 @@ impl Hub {
         sockets.iter().flat_map(of_session).collect()
     }
 
-    /// Whether a group can be used; opens it if it is not open.
-    pub fn has_group(&self, group: &Group) -> bool {
-        self.mailbox(group).is_some()
-    }
-
     /// Tries the groups again that could not be opened for a reason that may pass. Takes the disk a moment.
     pub fn try_again(&self) {
         let is_unavailable = |opened: &Opened| matches!(opened, Opened::Unavailable(_));
@@ -308,7 +273,7 @@ impl Hub {
             unavailable.map(|(group, _)| group.clone()).collect()
         };
         for group in unavailable {
-            self.mailbox(&group);
+            self.open_unless_open(&group);
         }
     }
 
@@ -323,6 +288,8 @@ impl Hub {
             },
             Opened::Damaged => Health::Failed,
             Opened::Unavailable(health) => *health,
+            // what it is, is not known yet; what it was, is
+            Opened::Opening { before, .. } => before.unwrap_or(Health::Good),
         });
         healths.max().unwrap_or(Health::Good)
     }
@@ -343,62 +310,16 @@ impl Hub {
         drop(presence.wait_for(|presence| presence.sockets == 0).await);
     }
 
-    /// The way into a group, which is opened if it is not; nothing if its file cannot be used.
-    fn mailbox(&self, group: &Group) -> Option<Mailbox> {
-        let mut groups = self.groups();
-        if self.inner.presence.borrow().is_closing {
-            return None;
-        }
-        let known = groups.get(group);
-        let is_new = known.is_none();
-        if let None | Some(Opened::Unavailable(_)) = known {
-            let opened = match self.open(group) {
-                Ok(opened) => {
-                    if !is_new {
-                        info!(%group, "the group can be used again");
-                    }
-                    opened
-                }
-                Err(problem) => {
-                    // that is tried again and again is said once
-                    if is_new {
-                        error!(%group, "cannot use the group: {problem}");
-                    }
-                    problem.into()
-                }
-            };
-            groups.insert(group.clone(), opened);
-        }
-        match groups.get(group) {
-            Some(Opened::Running { mailbox, .. }) => Some(mailbox.clone()),
-            Some(Opened::Damaged | Opened::Unavailable(_)) | None => None,
-        }
+    fn is_closing(&self) -> bool {
+        self.inner.presence.borrow().is_closing
     }
 
-    fn open(&self, group: &Group) -> Result<Opened, OpenError> {
-        let settings = &self.inner.settings;
-        let path = settings.data_dir.join("groups").join(format!("{group}.db"));
-        let (reports, reader) = group::reports();
-        let sink = reports.clone();
-        let completions = Box::new(move |completions| sink.stored(completions));
-        let store = GroupStore::open(&path, GroupSettings::default(), completions)?;
-        let health = store.health_reader();
-        let engine = Engine::new(Settings {
-            peer_id: settings.peer_id.clone(),
-            storage_id: store.storage_id().to_owned(),
-            announce: settings
-                .announce
-                .get(group)
-                .copied()
-                .unwrap_or(Announce::None),
-            compaction: settings.compaction,
-            graph_bytes_max: settings.graph_bytes_max,
-            graph_idle_ms: settings.graph_idle_ms,
-        });
-        let worker = self.inner.worker.clone();
-        let (thread, name) = (self.inner.thread.handle(), group.clone());
-        let mailbox = group::start(thread, name, engine, store, worker, (reports, reader));
-        Ok(Opened::Running { mailbox, health })
+    /// The way into a group that is open.
+    fn running(&self, group: &Group) -> Option<Mailbox> {
+        match self.groups().get(group) {
+            Some(Opened::Running { mailbox, .. }) => Some(mailbox.clone()),
+            Some(Opened::Opening { .. } | Opened::Damaged | Opened::Unavailable(_)) | None => None,
+        }
     }
 
     fn forget(&self, session: &SessionId, connection: ConnectionId) {
@@ -411,7 +332,8 @@ impl Hub {
         }
     }
 
-    /// A panic while the lock was held leaves a map that is whole all the same.
+    /// Nobody waits for a disk with this lock held: health and all sockets need it. A panic while it was held leaves a
+    /// map that is whole all the same.
     fn groups(&self) -> MutexGuard<'_, BTreeMap<Group, Opened>> {
         self.inner
             .groups

@@ -318,6 +318,16 @@ impl Server {
         ticks(11) + ticks(12)
     }
 
+    /// Whether it has this file open.
+    pub fn has_open(&self, path: &Path) -> bool {
+        let path = path.canonicalize().unwrap();
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        // one may be closed while it is looked at
+        files
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+            .any(|open| open == path)
+    }
+
     /// One HTTP request: the status code, and everything behind the status line.
     pub async fn http(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);

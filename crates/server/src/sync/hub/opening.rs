@@ -1,0 +1,190 @@
+//! Opening a group, which takes the disk as long as the group's file is large: each row of it is looked at.
+//!
+//! One thread opens a group, without any lock; whoever else wants the group waits for that one, and nobody else does.
+
+use engine::{Announce, Engine, Settings};
+use store::{GroupSettings, GroupStore, Obstacle, OpenError, OpenProblem};
+use tokio::{sync::watch, task};
+use tracing::{error, info};
+
+use super::{Health, Hub};
+use crate::{
+    group::Group,
+    sync::group::{self, Mailbox, ReportReader, Reports},
+};
+
+/// A group that somebody has asked for.
+pub(super) enum Opened {
+    /// Somebody is at it.
+    Opening {
+        /// How it was before, if it was tried before.
+        before: Option<Health>,
+        /// Closed once it is something else.
+        settled: watch::Receiver<()>,
+    },
+    Running {
+        mailbox: Mailbox,
+        health: store::HealthReader,
+    },
+    /// Its file cannot be used; said in the log when it was found out.
+    Damaged,
+    /// Its file could not be opened, for a reason that may pass, such as too many open files: it is tried again every
+    /// second, and when somebody asks.
+    Unavailable(Health),
+}
+
+impl From<OpenError> for Opened {
+    fn from(error: OpenError) -> Self {
+        match error.problem {
+            OpenProblem::Damaged { .. }
+            | OpenProblem::Foreign { .. }
+            | OpenProblem::TooNew { .. } => Self::Damaged,
+            OpenProblem::Obstacle(Obstacle::Full) => Self::Unavailable(Health::Full),
+            OpenProblem::Obstacle(Obstacle::ReadOnly | Obstacle::Locked)
+            | OpenProblem::Io(_)
+            | OpenProblem::Sqlite(_) => Self::Unavailable(Health::Failed),
+        }
+    }
+}
+
+/// Whose turn it is to open a group.
+enum Turn {
+    Ours(Opening),
+    /// Somebody else's, until this is closed.
+    Theirs(watch::Receiver<()>),
+    /// Nobody's: there is nothing to open, or the hub is closing.
+    Nobodys,
+}
+
+/// The right to open a group: nobody else is at it until this is gone.
+struct Opening {
+    hub: Hub,
+    group: Group,
+    before: Option<Health>,
+    _settles: watch::Sender<()>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut groups = self.hub.groups();
+        // it has panicked: nobody is to wait for it for ever
+        if let Some(Opened::Opening { .. }) = groups.get(&self.group) {
+            match self.before {
+                None => groups.remove(&self.group),
+                Some(health) => groups.insert(self.group.clone(), Opened::Unavailable(health)),
+            };
+        }
+    }
+}
+
+impl Opening {
+    /// Opens the group, or says in the log why not.
+    fn open(self) {
+        let (hub, group) = (&self.hub, &self.group);
+        let opened = hub.open_store(group);
+        let mut groups = hub.groups();
+        if hub.is_closing() {
+            // what is dropped waits for the disk
+            drop(groups);
+            return drop(opened);
+        }
+        let opened = match opened {
+            Ok((store, reports)) => {
+                if self.before.is_some() {
+                    info!(%group, "the group can be used again");
+                }
+                hub.start_group(group, store, reports)
+            }
+            Err(problem) => {
+                // that is tried again and again is said once
+                if self.before.is_none() {
+                    error!(%group, "cannot use the group: {problem}");
+                }
+                problem.into()
+            }
+        };
+        groups.insert(group.clone(), opened);
+    }
+}
+
+impl Hub {
+    /// Whether a group can be used; opens it if it is not open.
+    pub async fn has_group(&self, group: &Group) -> bool {
+        match self.turn(group) {
+            Turn::Ours(opening) => {
+                task::spawn_blocking(|| opening.open()).await.ok();
+            }
+            // what came of it is the answer for all who have waited: to try again takes the disk as long once more
+            Turn::Theirs(mut settled) => while settled.changed().await.is_ok() {},
+            Turn::Nobodys => {}
+        }
+        self.running(group).is_some()
+    }
+
+    /// Opens a group, unless it is open, or somebody is at it. Takes the disk a moment.
+    pub(super) fn open_unless_open(&self, group: &Group) {
+        if let Turn::Ours(opening) = self.turn(group) {
+            opening.open();
+        }
+    }
+
+    fn turn(&self, group: &Group) -> Turn {
+        let mut groups = self.groups();
+        if self.is_closing() {
+            return Turn::Nobodys;
+        }
+        let before = match groups.get(group) {
+            None => None,
+            Some(Opened::Unavailable(health)) => Some(*health),
+            Some(Opened::Opening { settled, .. }) => return Turn::Theirs(settled.clone()),
+            Some(Opened::Running { .. } | Opened::Damaged) => return Turn::Nobodys,
+        };
+        let (settles, settled) = watch::channel(());
+        groups.insert(group.clone(), Opened::Opening { before, settled });
+        Turn::Ours(Opening {
+            hub: self.clone(),
+            group: group.clone(),
+            before,
+            _settles: settles,
+        })
+    }
+
+    fn open_store(
+        &self,
+        group: &Group,
+    ) -> Result<(GroupStore, (Reports, ReportReader)), OpenError> {
+        let folder = self.inner.settings.data_dir.join("groups");
+        let path = folder.join(format!("{group}.db"));
+        let (reports, reader) = group::reports();
+        let sink = reports.clone();
+        let completions = Box::new(move |completions| sink.stored(completions));
+        let store = GroupStore::open(&path, GroupSettings::default(), completions)?;
+        Ok((store, (reports, reader)))
+    }
+
+    fn start_group(
+        &self,
+        group: &Group,
+        store: GroupStore,
+        reports: (Reports, ReportReader),
+    ) -> Opened {
+        let settings = &self.inner.settings;
+        let health = store.health_reader();
+        let engine = Engine::new(Settings {
+            peer_id: settings.peer_id.clone(),
+            storage_id: store.storage_id().to_owned(),
+            announce: settings
+                .announce
+                .get(group)
+                .copied()
+                .unwrap_or(Announce::None),
+            compaction: settings.compaction,
+            graph_bytes_max: settings.graph_bytes_max,
+            graph_idle_ms: settings.graph_idle_ms,
+        });
+        let worker = self.inner.worker.clone();
+        let (thread, name) = (self.inner.thread.handle(), group.clone());
+        let mailbox = group::start(thread, name, engine, store, worker, reports);
+        Opened::Running { mailbox, health }
+    }
+}
