@@ -73,6 +73,50 @@ async fn a_file_that_is_no_database_is_named_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn commands_that_look_into_all_groups_show_the_others_and_name_the_bad_file() {
+    let mut server = Server::start().await;
+    let mut note = Replica::new("owner", "of a sound group");
+    let mut client = Client::join(&server.url, "owner").await;
+    client.push(&mut note).await;
+    let bad_token = server.token("dev.example.bad", false).await;
+    let mut bad = Replica::new("owner", MARK);
+    let mut client = Client::join(&server.url_with(&bad_token), "owner").await;
+    client.push(&mut bad).await;
+    server.terminate().await;
+    // one is damaged where its documents are listed, one is no database at all
+    let bad_file = server.group_file("dev.example.bad");
+    let mut connection = rusqlite::Connection::open(&bad_file).unwrap();
+    let transaction = connection.transaction().unwrap();
+    let changed = transaction.execute("UPDATE documents SET crc32 = crc32 + 1", []);
+    assert_eq!(changed, Ok(1));
+    transaction.commit().unwrap();
+    drop(connection);
+    fs::write(
+        server.group_file("dev.example.none"),
+        "no database".repeat(1_000),
+    )
+    .unwrap();
+
+    let id = note.id.to_string();
+    let listed = server.cli(&["docs", "ls"]).await;
+    let in_json = server.cli(&["docs", "ls", "--json"]).await;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&in_json.stdout).unwrap();
+    assert!(rows.len() == 1 && rows[0]["id"] == id.as_str(), "{rows:?}");
+    assert!(listed.stdout.starts_with(&id), "{listed:?}");
+    // what is nowhere to be found may be in one of them
+    let missing = server.cli(&["docs", "show", &bad.id.to_string()]).await;
+    for output in [&listed, &in_json, &missing] {
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        for file in ["dev.example.bad.db", "dev.example.none.db"] {
+            assert!(output.stderr.contains(file), "{output:?}");
+        }
+    }
+    let found = server.cli(&["docs", "show", &id]).await;
+    assert!(found.line().contains(&id), "{found:?}");
+}
+
+#[tokio::test]
 async fn a_group_that_met_a_flood_of_connections_is_there_after_it() {
     let server = Server::start().await;
     let token = server.token("dev.example.new", false).await;

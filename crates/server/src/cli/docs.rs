@@ -7,13 +7,14 @@ use bytes::Bytes;
 use clap::Subcommand;
 use engine::DocumentId;
 use serde::Serialize;
-use store::{DocumentSummary, GroupFile};
+use store::{DocumentSummary, FileError, GroupFile};
 
 use super::{
     DataFlags,
     output::{cannot_write, say},
     runtime,
     time::timestamp,
+    told,
 };
 use crate::{
     group::Group,
@@ -179,18 +180,35 @@ fn groups(settings: &Settings, group: Option<Group>) -> Result<Vec<(Group, PathB
     Ok(groups)
 }
 
-fn find(settings: &Settings, id: DocumentId, group: Option<Group>) -> Result<Found> {
-    let mut found = vec![];
+/// What `look` finds in each group that is asked for, and what is wrong with those that cannot be looked into: one bad
+/// file is no reason to show nothing of the others.
+fn look_into<T, I: IntoIterator<Item = T>>(
+    settings: &Settings,
+    group: Option<Group>,
+    look: impl Fn(Group, GroupFile) -> Result<I, FileError>,
+) -> Result<(Vec<T>, Vec<String>)> {
+    let (mut found, mut problems) = (vec![], vec![]);
     for (group, path) in groups(settings, group)? {
-        let file = GroupFile::open(&path)?;
-        if let Some(summary) = file.document(id)? {
-            found.push(Found {
-                group,
-                file,
-                summary,
-            });
+        let looked = GroupFile::open(&path).map_err(anyhow::Error::from);
+        let looked =
+            looked.and_then(|file| look(group, file).with_context(|| path.display().to_string()));
+        match looked {
+            Ok(more) => found.extend(more),
+            Err(problem) => problems.push(told(&problem)),
         }
     }
+    Ok((found, problems))
+}
+
+fn find(settings: &Settings, id: DocumentId, group: Option<Group>) -> Result<Found> {
+    let (mut found, problems) = look_into(settings, group, |group, file| {
+        let summary = file.document(id)?;
+        Ok(summary.map(|summary| Found {
+            group,
+            file,
+            summary,
+        }))
+    })?;
     if found.len() > 1 {
         let groups: Vec<_> = found.iter().map(|found| found.group.to_string()).collect();
         bail!(
@@ -198,25 +216,32 @@ fn find(settings: &Settings, id: DocumentId, group: Option<Group>) -> Result<Fou
             groups.join(", ")
         );
     }
-    found
-        .pop()
-        .with_context(|| format!("there is no document {id}; `docs ls` shows those that there are"))
+    match found.pop() {
+        Some(found) => Ok(found),
+        None if problems.is_empty() => {
+            bail!("there is no document {id}; `docs ls` shows those that there are")
+        }
+        None => bail!("{}", problems.join("; ")),
+    }
 }
 
 fn ls(settings: &Settings, group: Option<Group>, json: bool) -> Result<()> {
-    let mut rows = vec![];
-    for (group, path) in groups(settings, group)? {
-        let documents = GroupFile::open(&path)?.documents()?;
-        rows.extend(documents.iter().map(|summary| Row::new(&group, summary)));
-    }
+    let (rows, problems) = look_into(settings, group, |group, file| {
+        let documents = file.documents()?;
+        let rows = documents.iter().map(|summary| Row::new(&group, summary));
+        Ok(rows.collect::<Vec<_>>())
+    })?;
     if json {
         say!("{}", serde_json::to_string_pretty(&rows)?)?;
+    } else {
+        for row in &rows {
+            say!("{}", row.line())?;
+        }
+    }
+    if problems.is_empty() {
         return Ok(());
     }
-    for row in &rows {
-        say!("{}", row.line())?;
-    }
-    Ok(())
+    bail!("{}", problems.join("; "))
 }
 
 /// The documents of a group; none if it has no file yet.
