@@ -66,6 +66,8 @@ pub(crate) struct Document {
     parts: Vec<(Ticket, Part)>,
     /// The worker has found a pushed chunk to be what it says, whether or not its index could be stored.
     is_verified: bool,
+    /// The disk does not know yet that the document is in quarantine.
+    owes_quarantine: bool,
     /// Before this time (Unix, milliseconds) no job is tried again: what came of the last one could not be stored.
     no_job_before_ms: u64,
     /// All chunks, for as long as the messages are handled for which they were read.
@@ -125,6 +127,7 @@ impl Document {
             whole: None,
             parts: vec![],
             is_verified: false,
+            owes_quarantine: false,
             no_job_before_ms: 0,
             at_hand: None,
             job: None,
@@ -212,7 +215,7 @@ impl Document {
             State::Loading(_) => false,
             State::Hot(hot) => hot.graph.len() == 0 && hot.orphans.is_empty(),
         };
-        self.peers.is_empty() && nothing_in_memory && self.is_quiet()
+        self.peers.is_empty() && nothing_in_memory && self.is_quiet() && !self.owes_quarantine
     }
 
     /// Whether nothing is under way.

@@ -9,7 +9,7 @@
 mod world;
 
 use engine::{
-    Access, Compaction, ConnectionId, DocumentId, Input, Settings,
+    Access, Compaction, ConnectionId, DocumentId, Input, Settings, WorkOutcome,
     storage::{Fault, ReadWhat},
 };
 use world::{Client, Request, World, document, frame, settings, talk};
@@ -399,6 +399,50 @@ fn a_compaction_that_could_not_be_stored_is_tried_again_after_five_seconds() {
     world.settle();
     assert_eq!(world.jobs_done, done + 1);
     assert_eq!(world.store.documents[&document(7)].meta.tail_bytes, 0);
+}
+
+/// It was kept in memory alone, so that after a restart the worker had to fail at the document once more; and a graph
+/// that was read meanwhile forgot it.
+#[test]
+fn a_quarantine_that_found_no_room_is_stored_later_and_the_worker_is_not_asked_again() {
+    let mut world = World::new(settings());
+    let mut client = settled(&mut world, "writer", document(7));
+    outgrow(&mut world, &mut client);
+    world.pass_ms(200);
+    world.store_some(usize::MAX);
+    let (ticket, _) = world.jobs.pop_front().unwrap();
+    let outcome = WorkOutcome::Indigestible {
+        reason: "it is too much".into(),
+    };
+    world.fault = Some(Fault::Full);
+    world.input(Input::Worked { ticket, outcome });
+    world.settle();
+    // nobody has it open, its graph goes, and somebody comes back with an edit that the disk refuses too
+    client.disconnect(&mut world);
+    let done = world.jobs_done;
+    for ms in [60_000, 60_000, 60_000, 2_000] {
+        world.pass_ms(ms);
+        world.settle();
+    }
+    assert_eq!(world.engine.graph_bytes(), 0);
+    client.connect(&mut world);
+    client.edit("while it is full");
+    client.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut client));
+    let quarantine = |world: &World| world.store.documents[&document(7)].meta.quarantine.clone();
+    assert_eq!(quarantine(&world), None);
+
+    world.fault = None;
+    world.pass_ms(60_000);
+    talk(&mut world, std::slice::from_mut(&mut client));
+    assert_eq!(quarantine(&world).as_deref(), Some("it is too much"));
+    assert_eq!(world.store.heads(document(7)), client.heads());
+    assert_eq!(world.jobs_done, done);
+    client.disconnect(&mut world);
+    world.pass_ms(60_000);
+    world.settle();
+    world.pass_ms(60_000);
+    assert_eq!(world.engine.next_tick(), None, "nothing is left to do");
 }
 
 #[test]

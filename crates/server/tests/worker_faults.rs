@@ -7,11 +7,15 @@
 
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use support::{Client, Replica, Server, soon};
+use tokio::time::interval;
 
 const CONFIG: &str = "[compaction]\nfloor_bytes = 100\nquiet_ms = 100\n\
                       [worker]\njob_seconds_max = 2\nidle_ms = 60_000\n";
@@ -88,6 +92,47 @@ async fn a_worker_that_is_killed_at_a_job_is_followed_by_another_that_does_it() 
     assert_eq!(shown["quarantine"], Value::Null);
     writer.edit(&mut other, "and this one has its index").await;
     assert_ne!(worker(&server).await, first, "and the dead one is buried");
+}
+
+/// It was kept in memory alone, until the worker failed at the document once more after the next start.
+#[tokio::test]
+async fn a_quarantine_that_finds_no_room_is_stored_once_there_is_and_its_document_syncs_on() {
+    let (mut server, mut writer, mut note) = begin().await;
+    kill_process(worker(&server).await, Signal::STOP).unwrap();
+    writer.edit(&mut note, &long_text()).await;
+    // nothing is to be written any more but what the worker's time brings
+    server.disk().fill();
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFull"), "{body}");
+    let mut reader = Client::join(&server.url, "reader").await;
+    assert_eq!(reader.pull(note.id).await.unwrap().value(), note.value());
+    let (before, begun) = (server.cpu_ticks(), Instant::now());
+    let mut pace = interval(Duration::from_millis(50));
+    for _ in 0..30 {
+        pace.tick().await;
+        assert_eq!(server.http("/xrpc/_health", &[]).await.0, 503);
+    }
+    let (used, of) = (
+        server.cpu_ticks() - before,
+        begun.elapsed().as_millis() / 10,
+    );
+    assert!(
+        u128::from(used) * 2 < of,
+        "{used} of {of} hundredths of a second"
+    );
+    let shown = server.document(note.id).await.unwrap();
+    assert_eq!(shown["quarantine"], Value::Null);
+
+    server.disk().make_room();
+    server.has_health(200).await;
+    writer.edit(&mut note, "it syncs on").await;
+    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
+    assert_eq!(shown["quarantine"], "it took the worker too long");
+    server.terminate().await;
+    let log = server.all_stderr().await;
+    for line in ["could not digest a document", "no room on the disk"] {
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+    }
 }
 
 #[tokio::test]

@@ -139,7 +139,11 @@ impl Document {
             Some(meta) if meta.heads.is_empty() && !meta.has_orphans => State::Hot(Box::default()),
             Some(_) => State::Cold,
         };
+        let owed = self.meta.quarantine.take();
         self.meta = meta.unwrap_or_default();
+        if self.owes_quarantine {
+            self.meta.quarantine = owed;
+        }
         self.heads = self.meta.heads.as_slice().into();
         self.next_chunk = self.meta.next_chunk;
     }

@@ -219,9 +219,12 @@ impl Document {
                 self.dropped(outlet);
                 News::None
             }
-            (Stage::Quarantining(_, reason), _) => {
-                // kept in memory even if it could not be written: the next start tries again
+            (Stage::Quarantining(_, reason), outcome) => {
+                // the worker has said what it has to say: without a disk too the document is left alone
                 self.meta.quarantine = Some(reason);
+                if outcome.is_err() {
+                    self.owe_quarantine(outlet);
+                }
                 self.job_over(outlet);
                 News::None
             }
@@ -323,6 +326,25 @@ impl Document {
             reason: reason.clone(),
         };
         job.stage = Stage::Quarantining(outlet.write(self.id, action), reason);
+    }
+
+    fn owe_quarantine(&mut self, outlet: &mut Outlet<'_>) {
+        self.owes_quarantine = true;
+        outlet.wishes.push(Wish::Retry);
+    }
+
+    /// Stores a quarantine that could not be stored when it was due.
+    pub(super) fn store_owed_quarantine(&mut self, outlet: &mut Outlet<'_>) {
+        let reason = self.meta.quarantine.clone();
+        let Some(reason) = reason.filter(|_| std::mem::take(&mut self.owes_quarantine)) else {
+            return;
+        };
+        if self.job.is_some() {
+            // it may not be one for the worker any more
+            return self.owe_quarantine(outlet);
+        }
+        self.job = Some(RunningJob::new(Purpose::Compact));
+        self.quarantine(reason, outlet);
     }
 
     fn drop_pushed(&mut self, outlet: &mut Outlet<'_>) {

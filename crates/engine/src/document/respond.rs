@@ -300,6 +300,7 @@ impl Document {
     ///
     /// Source: Automerge sync protocol, "sync reset".
     pub(crate) fn ask_again(&mut self, outlet: &mut Outlet<'_>) {
+        self.store_owed_quarantine(outlet);
         // those that had found their place when a write failed, and whom nobody sends again
         self.adopt_orphans(None, outlet);
         let may_write = |connection| outlet.authorise(connection, Need::Write).is_ok();
