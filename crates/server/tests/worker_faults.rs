@@ -94,6 +94,55 @@ async fn a_worker_that_is_killed_at_a_job_is_followed_by_another_that_does_it() 
     assert_ne!(worker(&server).await, first, "and the dead one is buried");
 }
 
+#[tokio::test]
+async fn a_job_at_which_two_workers_were_killed_finds_no_third_and_its_document_syncs_on() {
+    let (server, mut writer, mut note) = begin().await;
+    let first = worker(&server).await;
+    kill_process(first, Signal::STOP).unwrap();
+    // the next one stands still as soon as it is a program of its own
+    let calls = server
+        .disk()
+        .inject(server.pid(), "execve", "signal=SIGSTOP");
+    let stopping = calls.await;
+    writer.edit(&mut note, &long_text()).await;
+    kill_process(first, Signal::KILL).unwrap();
+    let second = async {
+        loop {
+            match children(&server)[..] {
+                [(pid, 't' | 'T')] if pid != first => return pid,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let second = soon("a second worker, which stands still", second).await;
+    kill_process(second, Signal::KILL).unwrap();
+    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
+    assert_eq!(
+        shown["quarantine"],
+        "the worker process was killed twice while it was at it"
+    );
+    stopping.end().await;
+
+    writer.edit(&mut note, &long_text()).await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    assert_eq!(reader.pull(note.id).await.unwrap().value(), note.value());
+    // the next worker is for others
+    let mut other = Replica::new("writer", "new");
+    writer.push(&mut other).await;
+    writer.edit(&mut other, &long_text()).await;
+    shows(&server, &other, |shown| shown["tailBytes"] == 0).await;
+    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
+    assert_ne!(shown["tailBytes"], 0);
+    let log = server.stderr();
+    let killed = log.matches("the worker process was killed\n").count();
+    assert_eq!(killed, 2, "{log}");
+    assert_eq!(
+        log.matches("could not digest a document").count(),
+        1,
+        "{log}"
+    );
+}
+
 /// It was kept in memory alone, until the worker failed at the document once more after the next start.
 #[tokio::test]
 async fn a_quarantine_that_finds_no_room_is_stored_once_there_is_and_its_document_syncs_on() {

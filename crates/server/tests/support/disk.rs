@@ -123,11 +123,17 @@ impl Disk {
     }
 
     /// Has system calls of a process fail, as they do on a disk that has failed, until it is ended.
-    pub async fn fail(&self, pid: u32, calls: &str, error: &str) -> Failing {
+    pub async fn fail(&self, pid: u32, calls: &str, error: &str) -> Injected {
+        self.inject(pid, calls, &format!("error={error}")).await
+    }
+
+    /// Has something happen at system calls of a process and of those that it starts, in the words of strace, until it
+    /// is ended.
+    pub async fn inject(&self, pid: u32, calls: &str, what: &str) -> Injected {
         let mut strace = self
             .command("strace")
             .args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:error={error}")])
+            .args(["-e", &format!("inject={calls}:{what}")])
             .args(["-p", &pid.to_string()])
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -137,22 +143,22 @@ impl Disk {
         let mut first = String::new();
         soon("strace", lines.read_line(&mut first)).await.unwrap();
         assert!(first.contains("attached"), "{first}");
-        Failing {
+        Injected {
             strace,
             _lines: lines,
         }
     }
 }
 
-/// System calls that fail.
-pub struct Failing {
+/// System calls at which something happens.
+pub struct Injected {
     strace: Child,
     // who would not read them, would have it wait
     _lines: BufReader<ChildStderr>,
 }
 
-impl Failing {
-    /// They do not any more.
+impl Injected {
+    /// It does not any more.
     pub async fn end(mut self) {
         let pid = Pid::from_raw(self.strace.id().unwrap().try_into().unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
