@@ -122,6 +122,26 @@ pub fn frame(fields: &[(&str, &str)], data: Option<&[u8]>) -> Bytes {
     e.into_writer().into()
 }
 
+/// A sync message of these chunks and nothing else.
+pub fn message_of<B: AsRef<[u8]>>(chunks: &[B]) -> Vec<u8> {
+    let mut message = vec![0x42, 0, 0, 0];
+    write_number(&mut message, chunks.len());
+    for chunk in chunks {
+        write_number(&mut message, chunk.as_ref().len());
+        message.extend_from_slice(chunk.as_ref());
+    }
+    message
+}
+
+/// Appends an unsigned LEB128 number.
+pub fn write_number(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    out.push(number.to_le_bytes()[0]);
+}
+
 pub fn join_frame(peer: &str) -> Bytes {
     frame(&[("type", "join"), ("senderId", peer)], None)
 }

@@ -24,12 +24,14 @@ use engine::{
 };
 
 mod dice;
+mod forge;
 mod frames;
-mod memory_store;
+pub mod memory_store;
 mod work;
 
 pub use dice::Dice;
-pub use frames::{Received, describe, frame, join_frame, ours, sync_frame, theirs};
+pub use forge::Forge;
+pub use frames::{Received, describe, frame, join_frame, message_of, ours, sync_frame, theirs};
 pub use memory_store::MemoryStore;
 pub use work::work;
 
@@ -62,6 +64,10 @@ pub struct World {
     pub closed: BTreeMap<ConnectionId, Refusal>,
     /// What writes fail with, for as long as it is set.
     pub fault: Option<Fault>,
+    /// What reads fail with, for as long as it is set.
+    pub read_fault: Option<Fault>,
+    /// What the disk holds is not for Automerge to load: it is damaged, or made up.
+    pub is_unloadable: bool,
     pub jobs_done: usize,
     pub trace: bool,
     next_connection: u64,
@@ -85,6 +91,8 @@ impl World {
             sent: BTreeMap::new(),
             closed: BTreeMap::new(),
             fault: None,
+            read_fault: None,
+            is_unloadable: false,
             jobs_done: 0,
             // one line a message, for a failing seed
             trace: std::env::var_os("WORLD_TRACE").is_some(),
@@ -102,7 +110,7 @@ impl World {
                     if self.trace {
                         println!("{connection:?} <- {}", received.describe());
                     }
-                    if received.kind == "sync" {
+                    if received.kind == "sync" && !self.is_unloadable {
                         self.assert_durable(&received);
                     }
                     self.sent.entry(connection).or_default().push_back(received);
@@ -166,10 +174,12 @@ impl World {
     pub fn store_some(&mut self, count: usize) {
         let mut answers = vec![];
         for (ticket, request) in self.asked.drain(..count.min(self.asked.len())) {
-            let answer = match (request, self.fault) {
-                (Request::Write(_), Some(fault)) => Err(fault),
-                (Request::Write(write), None) => self.store.write(&write),
-                (Request::Read(read), _) => Ok(self.store.read(&read)),
+            let answer = match (request, self.fault, self.read_fault) {
+                (Request::Write(_), Some(fault), _) | (Request::Read(_), _, Some(fault)) => {
+                    Err(fault)
+                }
+                (Request::Write(write), None, _) => self.store.write(&write),
+                (Request::Read(read), _, None) => Ok(self.store.read(&read)),
             };
             answers.push((ticket, answer));
         }
