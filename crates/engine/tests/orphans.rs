@@ -14,10 +14,10 @@ use automerge::{
 };
 use bytes::Bytes;
 use engine::{
-    Access, ConnectionId,
+    Access, Announce, ConnectionId, Settings,
     storage::{Fault, WriteAction},
 };
-use world::{Request, World, document, ours, settings, sync_frame};
+use world::{Client, Request, World, document, ours, settings, sync_frame, talk};
 
 fn edit(doc: &mut Automerge, value: &str) {
     let mut transaction = doc.transaction();
@@ -140,6 +140,91 @@ fn an_orphan_that_could_not_leave_the_queue_leaves_it_once_the_disk_is_well() {
     world.settle();
     assert!(world.store.documents[&document(7)].orphans.is_empty());
     assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+}
+
+/// Nothing of the document but an orphan is stored, so there are no heads to be in step with.
+#[test]
+fn an_orphan_that_is_all_there_is_finds_its_place_after_a_restart() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&child]);
+    world.settle();
+    assert_eq!(world.store.heads(document(7)), []);
+    world.crash();
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&first, &second]);
+    world.settle();
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+    assert!(world.store.documents[&document(7)].orphans.is_empty());
+}
+
+#[test]
+fn an_orphan_is_adopted_when_its_dependencies_come_with_a_whole_document() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&child]);
+    let mut whole = Automerge::new();
+    whole.apply_changes([first, second]).unwrap();
+    let heads: Vec<_> = whole.get_heads().iter().map(ours).collect();
+    send_chunks(&mut world, connection, vec![whole.save()]);
+    let mut reader = Client::new("reader", document(7));
+    reader.connect_as(&mut world, Access::Read);
+    // the whole document is on disk, and the orphan still in its queue
+    while world.store.heads(document(7)) != heads {
+        if world.asked.is_empty() {
+            world.work_one();
+        }
+        world.store_some(1);
+    }
+    let mut clients = [reader];
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+    let stored = &world.store.documents[&document(7)];
+    assert!(stored.orphans.is_empty() && !stored.meta.has_orphans);
+    assert_eq!(stored.meta.heads, clients[0].heads());
+    assert_eq!(clients[0].value().as_deref(), Some("both"));
+}
+
+#[test]
+fn nobody_is_told_of_a_document_of_which_there_are_only_orphans() {
+    let [.., child] = two_and_their_child();
+    let mut world = World::new(Settings {
+        announce: Announce::All,
+        ..settings()
+    });
+    let listener = world.connect("listener", Access::Read);
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&child]);
+    world.settle();
+    assert_eq!(world.store.documents[&document(7)].orphans.len(), 1);
+    assert!(world.take(listener).is_none());
+}
+
+/// What is stored has numbers without a gap, and so what comes next must have the one that is free.
+#[test]
+fn after_a_write_that_failed_in_front_of_an_orphan_the_next_one_has_its_number() {
+    let [first, second, child] = two_and_their_child();
+    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
+    edit(&mut stranger, "lost");
+    let lost = stranger.get_last_local_change().unwrap();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&first]);
+    world.settle();
+    send(&mut world, connection, &[&lost]);
+    send(&mut world, connection, &[&child]);
+    world.fault = Some(Fault::Full);
+    world.store_some(1);
+    world.fault = None;
+    // with the orphan still on its way
+    send(&mut world, connection, &[&second]);
+    world.settle();
+    let stored = &world.store.documents[&document(7)];
+    assert_eq!(stored.meta.heads, [ours(&child.hash())]);
+    let numbers: Vec<_> = stored.chunks.iter().map(|chunk| chunk.number).collect();
+    assert_eq!((numbers, stored.orphans.len()), (vec![0, 1], 0));
 }
 
 fn adopts(request: &Request) -> bool {

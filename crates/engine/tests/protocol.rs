@@ -7,9 +7,12 @@
 
 mod world;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use engine::{
-    Access, Announce, ConnectionId, Input, JobKind, Refusal, Settings, WorkOutcome, storage::Fault,
+    Access, Announce, ConnectionId, DocumentId, Input, JobKind, Refusal, Settings, WorkOutcome,
+    limits::EPHEMERAL_BYTES_MAX, storage::Fault,
 };
 use minicbor::Encoder;
 use world::{Client, World, document, frame, join_frame, settings, sync_frame, talk};
@@ -151,6 +154,22 @@ fn a_newcomer_that_brings_nothing_keeps_nobody_waiting_for_long() {
 }
 
 #[test]
+fn a_newcomer_that_is_gone_keeps_nobody_waiting_and_somebody_else_who_goes_changes_nothing() {
+    for newcomer_goes in [true, false] {
+        let mut world = World::new(settings());
+        let mut asker = Client::new("asker", document(7));
+        let long_there = world.connect("long there", Access::Write);
+        let newcomer = world.connect("newcomer", Access::Write);
+        asker.connection = Some(world.connect("asker", Access::Write));
+        world.disconnect(if newcomer_goes { newcomer } else { long_there });
+        asker.send(&mut world);
+        world.settle();
+        assert_eq!(asker.receive_one(&mut world), newcomer_goes);
+        assert_eq!(asker.unavailable, newcomer_goes);
+    }
+}
+
+#[test]
 fn an_unknown_document_is_unavailable_once_the_disk_was_asked_and_comes_when_it_appears() {
     let mut world = World::new(settings());
     let mut asker = Client::new("asker", document(7));
@@ -206,6 +225,30 @@ fn a_request_does_not_wait_for_ever_or_for_a_peer_that_is_gone() {
             "gone: {gone}"
         );
     }
+}
+
+#[test]
+fn who_lags_behind_is_not_told_that_a_document_is_missing_which_has_come_meanwhile() {
+    let mut world = World::new(settings());
+    let mut asker = Client::new("asker", document(7));
+    // a newcomer that may bring it
+    let connection = world.connect("writer", Access::Write);
+    asker.connect(&mut world);
+    world.settle();
+    let slow = asker.connection.unwrap();
+    world.input(Input::Congested { connection: slow });
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("here");
+    writer.connection = Some(connection);
+    writer.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    world.pass_ms(10_000);
+    assert!(world.take(slow).is_none());
+    world.input(Input::Drained { connection: slow });
+    let mut clients = [writer, asker];
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[1].heads(), clients[0].heads());
+    assert!(!clients[1].unavailable);
 }
 
 #[test]
@@ -305,6 +348,10 @@ fn a_revoked_session_is_closed_and_hears_nothing_more() {
 }
 
 fn ephemeral(sender: &str, count: u64) -> Bytes {
+    ephemeral_of(sender, count, &[1, 2, 3])
+}
+
+fn ephemeral_of(sender: &str, count: u64, data: &[u8]) -> Bytes {
     let mut e = Encoder::new(Vec::new());
     e.map(6)
         .unwrap()
@@ -319,7 +366,7 @@ fn ephemeral(sender: &str, count: u64) -> Bytes {
         .unwrap();
     e.str("sessionId").unwrap().str("session").unwrap();
     e.str("count").unwrap().u64(count).unwrap();
-    e.str("data").unwrap().bytes(&[1, 2, 3]).unwrap();
+    e.str("data").unwrap().bytes(data).unwrap();
     e.into_writer().into()
 }
 
@@ -417,6 +464,66 @@ fn a_group_that_announces_tells_of_what_it_has_and_of_what_comes() {
             .any(|frame| frame.document == document(9).to_string()),
         "{told:?}"
     );
+}
+
+/// The disk is asked for a thousand at a time.
+#[test]
+fn a_group_of_more_documents_than_one_answer_lists_tells_of_all_of_them() {
+    for count in [999, 1_000, 1_001, 2_500] {
+        let mut world = World::new(Settings {
+            announce: Announce::All,
+            ..settings()
+        });
+        let mut writer = pushed(&mut world, "writer");
+        writer.disconnect(&mut world);
+        world.crash();
+        let stored = world.store.documents.remove(&document(7)).unwrap();
+        for n in 0..count {
+            let mut id = [1; 16];
+            id[..4].copy_from_slice(&u32::to_be_bytes(n));
+            let id = DocumentId::from_bytes(id);
+            world.store.documents.insert(id, stored.clone());
+        }
+        let listener = world.connect("listener", Access::Write);
+        world.settle();
+        let told: Vec<_> = std::iter::from_fn(|| world.take(listener)).collect();
+        let ids = |documents: &mut dyn Iterator<Item = String>| documents.collect::<BTreeSet<_>>();
+        let all = ids(&mut world.store.documents.keys().map(DocumentId::to_string));
+        assert_eq!(
+            ids(&mut told.iter().map(|frame| frame.document.clone())),
+            all
+        );
+        assert_eq!(told.len(), all.len(), "of each once");
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_new_document_before_it_has_joined_or_when_it_knows_already() {
+    let mut world = World::new(Settings {
+        announce: Announce::All,
+        ..settings()
+    });
+    let silent = open(&mut world, 100);
+    let writer = pushed(&mut world, "writer");
+    assert!(world.take(silent).is_none());
+    assert!(world.take(writer.connection.unwrap()).is_none());
+}
+
+#[test]
+fn an_ephemeral_message_is_relayed_up_to_its_limit_and_dropped_beyond() {
+    let mut world = World::new(settings());
+    let alice = pushed(&mut world, "alice");
+    let mut clients = [alice, Client::new("bob", document(7))];
+    clients[1].connect(&mut world);
+    talk(&mut world, &mut clients);
+    let [alice, bob] = [&clients[0], &clients[1]].map(|client| client.connection.unwrap());
+    for (count, bytes) in [(1, EPHEMERAL_BYTES_MAX), (2, EPHEMERAL_BYTES_MAX + 1)] {
+        world.frame(alice, ephemeral_of("alice", count, &vec![7; bytes]));
+    }
+    let heard: Vec<_> = std::iter::from_fn(|| world.take(bob)).collect();
+    let lengths: Vec<_> = heard.iter().map(|frame| frame.data.len()).collect();
+    assert_eq!(lengths, [EPHEMERAL_BYTES_MAX]);
+    assert!(world.closed.is_empty());
 }
 
 #[test]
@@ -700,6 +807,11 @@ fn a_tail_that_grew_while_the_worker_was_at_the_last_one_is_compacted_too() {
         writer.heads(),
         "meanwhile they are stored"
     );
+    world.work_one();
+    world.store_some(usize::MAX);
+    let stored = &world.store.documents[&document(7)];
+    let all = writer.doc.get_changes(&[]).len() as u64;
+    assert_eq!(stored.meta.changes, all, "those behind the snapshot count");
     world.settle();
     // nobody writes any more
     world.pass_ms(3_000);

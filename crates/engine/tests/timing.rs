@@ -9,10 +9,12 @@
 mod world;
 
 use engine::{
-    Access, Compaction, ConnectionId, DocumentId, Input, Settings, WorkOutcome,
+    Access, Compaction, ConnectionId, DocumentId, Input, JobKind, Settings, Urgency, WorkOutcome,
     storage::{Fault, ReadWhat},
 };
-use world::{Client, Request, World, document, frame, settings, talk};
+use world::{
+    Client, Forge, Request, World, document, frame, message_of, settings, sync_frame, talk,
+};
 
 /// A client whose document is on the server, looked at by the worker, and in step.
 fn settled(world: &mut World, name: &str, id: DocumentId) -> Client {
@@ -283,6 +285,113 @@ fn a_graph_stays_in_memory_while_something_of_it_is_under_way() {
 }
 
 #[test]
+fn a_graph_stays_in_memory_for_a_peer_that_lags_behind() {
+    let mut world = World::new(settings());
+    let writer = settled(&mut world, "writer", document(7));
+    let mut clients = [writer, Client::new("reader", document(7))];
+    clients[1].connect(&mut world);
+    talk(&mut world, &mut clients);
+    let connection = clients[1].connection.unwrap();
+    world.input(Input::Congested { connection });
+    clients[0].edit("two");
+    clients[0].send(&mut world);
+    talk(&mut world, &mut clients[..1]);
+    world.pass_ms(60_000);
+    assert!(world.engine.graph_bytes() > 0);
+    world.input(Input::Drained { connection });
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[1].value().as_deref(), Some("two"));
+    world.pass_ms(60_000);
+    assert_eq!(world.engine.graph_bytes(), 0);
+}
+
+/// Changes that together are exactly as long as a tail that is overdue may be, and one more.
+#[test]
+fn a_tail_of_more_than_128_mib_is_compacted_without_waiting_for_quiet() {
+    let mut world = World::new(settings());
+    world.is_unloadable = true;
+    let connection = world.connect("writer", Access::Write);
+    let mut forge = Forge::new(1);
+    for bytes in [32 << 20, 32 << 20, 32 << 20, 32 << 20] {
+        let message = message_of(&[forge.change(bytes)]);
+        world.frame(
+            connection,
+            sync_frame("sync", "writer", document(7), &message),
+        );
+        world.settle();
+    }
+    let tail_bytes = |world: &World| world.store.documents[&document(7)].meta.tail_bytes;
+    assert_eq!((tail_bytes(&world), reads(&world)), (128 << 20, 0));
+    let message = message_of(&[forge.change(100)]);
+    world.frame(
+        connection,
+        sync_frame("sync", "writer", document(7), &message),
+    );
+    world.store_some(1);
+    assert_eq!(reads(&world), 1, "somebody has just spoken, and it begins");
+}
+
+#[test]
+fn after_a_compaction_there_is_nothing_more_to_do() {
+    let mut world = World::new(settings());
+    let mut client = settled(&mut world, "writer", document(7));
+    outgrow(&mut world, &mut client);
+    world.pass_ms(200);
+    world.settle();
+    let done = world.jobs_done;
+    assert_eq!(world.store.documents[&document(7)].meta.tail_bytes, 0);
+    for _ in 0..5 {
+        world.pass_ms(1_000);
+        world.settle();
+    }
+    assert_eq!(world.jobs_done, done);
+}
+
+#[test]
+fn the_worker_is_told_whether_somebody_waits_for_it() {
+    let job = |world: &mut World| {
+        world.store_some(usize::MAX);
+        let (_, job) = world.jobs.back().unwrap();
+        (job.kind, job.urgency)
+    };
+    for (is_asked_for, urgency) in [(true, Urgency::Waiting), (false, Urgency::Background)] {
+        let mut world = World::new(settings());
+        let mut client = Client::new("writer", document(7));
+        client.edit("one");
+        let connection = world.connect("writer", Access::Write);
+        let message = message_of(&[client.doc.save()]);
+        world.frame(
+            connection,
+            sync_frame("sync", "writer", document(7), &message),
+        );
+        world.settle();
+        let mut reader = Client::new("reader", document(7));
+        if is_asked_for {
+            reader.connect(&mut world);
+        }
+        world.pass_ms(300);
+        assert_eq!(job(&mut world), (JobKind::Index, urgency));
+    }
+    let mut world = World::new(settings());
+    let mut client = settled(&mut world, "writer", document(7));
+    outgrow(&mut world, &mut client);
+    world.pass_ms(200);
+    let compaction = (JobKind::Compact, Urgency::Background);
+    assert_eq!(job(&mut world), compaction);
+    world.settle();
+    // a whole document onto one that exists: its sender waits
+    let mut other = Client::new("other", document(7));
+    other.edit("other");
+    let connection = world.connect("other", Access::Write);
+    let message = message_of(&[other.doc.save()]);
+    world.frame(
+        connection,
+        sync_frame("sync", "other", document(7), &message),
+    );
+    assert_eq!(job(&mut world), (JobKind::Compact, Urgency::Waiting));
+}
+
+#[test]
 fn beyond_the_budget_the_least_recently_used_graphs_go_first() {
     let run = |graph_bytes_max| {
         let mut world = World::new(Settings {
@@ -318,6 +427,7 @@ fn beyond_the_budget_the_least_recently_used_graphs_go_first() {
     assert_eq!(in_memory, [0, 1, 2]);
     let (one, two) = (costs[0], costs[1]);
     assert_eq!(costs[2], 3 * one, "they are alike");
+    assert_eq!(run(costs[2]).1, [0, 1, 2], "just within it");
     assert_eq!(run(two).1, [0, 2]);
     assert_eq!(run(two - 1).1, [0]);
     assert_eq!(run(one).1, [0]);
