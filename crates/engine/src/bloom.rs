@@ -126,4 +126,12 @@ mod tests {
             assert_eq!(BloomFilter::parse(bytes), Err(Malformed), "{bytes:?}");
         }
     }
+
+    #[test]
+    fn an_entry_is_probed_as_often_as_the_limit_and_not_once_more() {
+        let probes = |count| [1, 10, count, 0xff, 0xff];
+        let most = u8::try_from(BLOOM_PROBES_MAX).unwrap();
+        assert!(BloomFilter::parse(&probes(most)).is_ok());
+        assert_eq!(BloomFilter::parse(&probes(most + 1)), Err(Malformed));
+    }
 }

@@ -309,4 +309,123 @@ mod tests {
         bomb.extend(packed);
         assert_eq!(parse_all(&bomb.into()), Err(ChunkError::TooLong));
     }
+
+    /// A chunk with these contents, whose checksum holds.
+    fn chunk(kind: u8, contents: &[u8]) -> Vec<u8> {
+        let hashed_as = if kind == TYPE_DEFLATED_CHANGE {
+            TYPE_CHANGE
+        } else {
+            kind
+        };
+        let mut hashed = vec![hashed_as];
+        leb128::write(&mut hashed, contents.len() as u64);
+        hashed.extend_from_slice(contents);
+        let hash = Sha256::digest(&hashed);
+        let mut chunk = [&MAGIC, &hash[..4], &[kind]].concat();
+        let mut travelling = contents.to_vec();
+        if kind == TYPE_DEFLATED_CHANGE {
+            let best = flate2::Compression::best();
+            let mut deflater = flate2::write::DeflateEncoder::new(Vec::new(), best);
+            deflater.write_all(contents).unwrap();
+            travelling = deflater.finish().unwrap();
+        }
+        leb128::write(&mut chunk, travelling.len() as u64);
+        chunk.extend(travelling);
+        chunk
+    }
+
+    /// Contents of a change with so many dependencies, and an actor of so many bytes.
+    fn contents(deps: usize, actor_bytes: usize) -> Vec<u8> {
+        let mut contents = vec![];
+        leb128::write(&mut contents, deps as u64);
+        contents.resize(contents.len() + deps * ChangeHash::BYTES, 7);
+        leb128::write(&mut contents, actor_bytes as u64);
+        contents.resize(contents.len() + actor_bytes, 7);
+        // sequence number, first operation, time, length of the message, other actors
+        contents.extend([1, 1, 0, 0, 0]);
+        contents
+    }
+
+    /// The same, with columns that make it so many bytes long.
+    fn contents_of(bytes: usize) -> Vec<u8> {
+        let mut contents = contents(0, 1);
+        contents.resize(bytes, 0);
+        contents
+    }
+
+    fn refusal(bytes: Vec<u8>) -> Option<ChunkError> {
+        parse_all(&bytes.into()).err()
+    }
+
+    #[test]
+    fn a_change_may_be_as_long_as_the_limit_and_not_a_byte_longer_inflated_or_not() {
+        for kind in [TYPE_CHANGE, TYPE_DEFLATED_CHANGE] {
+            let longest = chunk(kind, &contents_of(CHANGE_BYTES_MAX));
+            assert_eq!(refusal(longest), None, "{kind}");
+            let longer = chunk(kind, &contents_of(CHANGE_BYTES_MAX + 1));
+            assert_eq!(refusal(longer), Some(ChunkError::TooLong), "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_changes_of_one_message_may_inflate_to_the_limit_together_and_not_to_a_byte_more() {
+        let longest = chunk(TYPE_DEFLATED_CHANGE, &contents_of(CHANGE_BYTES_MAX));
+        let mut message = longest.repeat(INFLATED_BYTES_MAX / CHANGE_BYTES_MAX);
+        assert_eq!(refusal(message.clone()), None);
+        // what is not deflated takes nothing of it
+        message.extend(chunk(TYPE_CHANGE, &contents(0, 1)));
+        assert_eq!(refusal(message.clone()), None);
+        message.extend(chunk(TYPE_DEFLATED_CHANGE, &contents(0, 1)));
+        assert_eq!(refusal(message), Some(ChunkError::TooLong));
+    }
+
+    #[test]
+    fn dependencies_and_actors_are_bounded() {
+        let read = |deps, actor| refusal(chunk(TYPE_CHANGE, &contents(deps, actor)));
+        assert_eq!(read(HASHES_MAX, ACTOR_BYTES_MAX), None);
+        assert_eq!(read(HASHES_MAX + 1, 1), Some(ChunkError::Malformed));
+        assert_eq!(read(0, ACTOR_BYTES_MAX + 1), Some(ChunkError::Malformed));
+    }
+
+    #[test]
+    fn neither_a_sequence_number_nor_a_first_operation_is_nought() {
+        for (at, name) in [(3, "sequence number"), (4, "first operation")] {
+            let mut contents = contents(0, 1);
+            assert_eq!(contents[at], 1, "{name}");
+            contents[at] = 0;
+            let refused = refusal(chunk(TYPE_CHANGE, &contents));
+            assert_eq!(refused, Some(ChunkError::Malformed), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_handed_on_as_it_came_if_its_checksum_holds() {
+        let doc = document(5, 3);
+        let changes = doc.get_changes(&[]);
+        let bundle = doc.bundle(changes.iter().map(|change| change.hash()));
+        let bytes = bundle.unwrap().bytes().to_vec();
+        let whole = Bytes::from(bytes.clone());
+        let expected = Chunk::Bundle {
+            bytes: whole.clone(),
+        };
+        assert_eq!(parse_all(&whole), Ok(vec![expected]));
+        let mut forged = bytes;
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(refusal(forged), Some(ChunkError::Checksum));
+    }
+
+    #[test]
+    fn each_chunk_keeps_its_own_bytes() {
+        let first = chunk(TYPE_CHANGE, &contents(1, 3));
+        let second = chunk(TYPE_DEFLATED_CHANGE, &contents(2, 5));
+        let both = [first.clone(), second.clone()].concat();
+        let chunks = parse_all(&both.into()).unwrap();
+        let bytes = chunks.iter().map(|chunk| {
+            let Chunk::Change(change) = chunk else {
+                panic!("{chunk:?}")
+            };
+            change.bytes.to_vec()
+        });
+        assert_eq!(bytes.collect::<Vec<_>>(), [first, second]);
+    }
 }

@@ -143,4 +143,22 @@ mod tests {
             assert_eq!(text.parse::<DocumentId>(), Err(InvalidDocumentId), "{text}");
         }
     }
+
+    #[test]
+    fn the_longest_text_of_a_document_id_is_read() {
+        let longest = DocumentId::from_bytes([0xff; 16]);
+        let text = longest.to_string();
+        assert_eq!(text.len(), DocumentId::TEXT_BYTES_MAX);
+        assert_eq!(text.parse(), Ok(longest));
+    }
+
+    #[test]
+    fn logs_name_a_change_in_hex_and_a_connection_by_its_number() {
+        let hash = ChangeHash::from_bytes([0x0a; 32]);
+        assert_eq!(
+            format!("{hash} {hash:?}"),
+            format!("{0} {0}", "0a".repeat(32))
+        );
+        assert_eq!(ConnectionId(7).to_string(), "7");
+    }
 }

@@ -419,6 +419,9 @@ mod tests {
         assert_eq!((taken.nodes, &taken.chunk[..]), (0..3, &[1, 2, 3][..]));
         let again = document.take(&[2, 3]).unwrap();
         assert!(again.is_empty());
+        // but for those that are there already
+        let taken = document.take(&[3, 4, 5]).unwrap();
+        assert_eq!((taken.nodes, &taken.chunk[..]), (3..5, &[4, 5][..]));
     }
 
     #[test]
@@ -500,26 +503,101 @@ mod tests {
         assert!(document.orphans.is_empty());
     }
 
-    #[test]
-    fn more_orphans_than_are_kept_are_refused() {
-        let mut document = Document::default();
-        let many = (0..=u32::try_from(ORPHANS_MAX).unwrap()).map(|n| {
-            let mut bytes = [1; 32];
-            bytes[..4].copy_from_slice(&n.to_le_bytes());
+    /// So many orphans of so many bytes each, which all wait for the same change.
+    fn orphans_of(count: usize, bytes: usize) -> Vec<ChangeChunk> {
+        let bytes = Bytes::from(vec![0; bytes]);
+        let orphan = |n: u32| {
+            let mut name = [1; 32];
+            name[..4].copy_from_slice(&n.to_le_bytes());
             ChangeChunk {
-                hash: ChangeHash::from_bytes(bytes),
+                hash: ChangeHash::from_bytes(name),
                 deps: vec![hash(200)],
+                bytes: bytes.clone(),
                 ..change(1)
             }
-        });
-        let changes = many.collect();
-        let refused = take(
+        };
+        (0..u32::try_from(count).unwrap()).map(orphan).collect()
+    }
+
+    #[test]
+    fn orphans_are_kept_up_to_their_number_and_bytes_and_not_one_more() {
+        for (most, more) in [
+            (orphans_of(ORPHANS_MAX, 1), orphans_of(ORPHANS_MAX + 1, 1)),
+            (
+                orphans_of(2, ORPHAN_BYTES_MAX / 2),
+                orphans_of(2, ORPHAN_BYTES_MAX / 2 + 1),
+            ),
+        ] {
+            let Document {
+                mut graph,
+                mut orphans,
+            } = Document::default();
+            let mut take = |changes| take(&mut graph, &mut orphans, changes, &Bytes::new());
+            assert_eq!(take(more).err(), Some(IntakeError::TooManyOrphans));
+            let count = most.len();
+            let taken = take(most).unwrap();
+            assert_eq!(taken.orphans.len(), count, "nothing of the others is left");
+            // sent again they are not counted again
+            let again = take(orphans_of(count, 1)).unwrap();
+            assert!(again.is_empty());
+        }
+    }
+
+    #[test]
+    fn of_orphans_that_are_read_back_those_are_left_out_that_are_no_single_sound_change() {
+        let mut doc = automerge::Automerge::new();
+        let mut stored = vec![];
+        for n in 0..2 {
+            let mut transaction = doc.transaction();
+            let put = automerge::transaction::Transactable::put;
+            put(&mut transaction, automerge::ROOT, "key", n).unwrap();
+            transaction.commit();
+            let change = doc.get_last_local_change().unwrap();
+            stored.push(Orphan {
+                hash: ChangeHash::from_bytes(change.hash().0),
+                bytes: change.raw_bytes().to_vec().into(),
+            });
+        }
+        let sound = stored[0].clone();
+        let with = |bytes: Vec<u8>| Orphan {
+            hash: hash(9),
+            bytes: bytes.into(),
+        };
+        let read = Orphans::from_stored(&[
+            with(vec![1, 2, 3]),
+            with(
+                stored
+                    .iter()
+                    .flat_map(|orphan| orphan.bytes.to_vec())
+                    .collect(),
+            ),
+            with(doc.save()),
+            sound.clone(),
+        ]);
+        assert_eq!(read.by_hash.keys().collect::<Vec<_>>(), [&sound.hash]);
+        assert_eq!(read.bytes(), sound.bytes.len());
+    }
+
+    #[test]
+    fn orphans_that_are_read_back_find_their_place_in_whatever_order_they_lie() {
+        let mut document = Document::default();
+        document.take(&[1]).unwrap();
+        // a chain of three, of which the second was there already when the last ones were stored
+        let taken = readmit(
             &mut document.graph,
             &mut document.orphans,
-            changes,
-            &Bytes::new(),
+            vec![change(4), change(2), change(3), change(7)],
+        )
+        .unwrap();
+        assert_eq!(
+            (taken.nodes.clone(), &taken.chunk[..]),
+            (1..4, &[2, 3, 4][..])
         );
-        assert_eq!(refused.err(), Some(IntakeError::TooManyOrphans));
-        assert!(document.orphans.is_empty());
+        let adopted: Vec<_> = taken.adopted.iter().map(|change| change.hash).collect();
+        assert_eq!(adopted, [hash(2), hash(3), hash(4)]);
+        let waiting: Vec<_> = document.orphans.by_hash.keys().copied().collect();
+        assert_eq!((waiting, document.orphans.bytes()), (vec![hash(7)], 1));
+        let taken = document.take(&[5, 6]).unwrap();
+        assert_eq!((taken.nodes, taken.adopted.len()), (4..7, 1));
     }
 }

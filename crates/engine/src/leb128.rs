@@ -135,4 +135,32 @@ mod tests {
         assert_eq!(Reader::new(&bytes).count(32), Err(Malformed));
         assert_eq!(Reader::new(&[2, 0, 0]).count(1), Ok(2));
     }
+
+    #[test]
+    fn the_greatest_number_is_read_and_one_more_is_not() {
+        let mut greatest = Vec::new();
+        write(&mut greatest, u64::MAX);
+        assert_eq!(Reader::new(&greatest).number(), Ok(u64::MAX));
+        // its tenth byte holds one bit
+        *greatest.last_mut().unwrap() += 1;
+        assert_eq!(Reader::new(&greatest).number(), Err(Malformed));
+    }
+
+    #[test]
+    fn a_count_of_exactly_as_many_as_follow_is_taken() {
+        let mut bytes = vec![2];
+        bytes.extend([0; 64]);
+        assert_eq!(Reader::new(&bytes).count(32), Ok(2));
+        assert_eq!(Reader::new(&bytes[..64]).count(32), Err(Malformed));
+    }
+
+    #[test]
+    fn a_signed_number_has_ten_bytes_at_most() {
+        let mut bytes = vec![0x80; 9];
+        bytes.extend([0, 7]);
+        let mut reader = Reader::new(&bytes);
+        assert_eq!((reader.skip_signed(), reader.byte()), (Ok(()), Ok(7)));
+        bytes.insert(0, 0x80);
+        assert_eq!(Reader::new(&bytes).skip_signed(), Err(Malformed));
+    }
 }

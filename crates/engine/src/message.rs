@@ -350,6 +350,9 @@ mod tests {
             prop_assert!(flags.contains(MessageFlags::SUPPORTS_SYNC_RESET));
             let joined: Vec<u8> = read.changes.iter().flatten().copied().collect();
             prop_assert_eq!(&joined, &pieces.concat());
+            // all in one entry, or none
+            let entries = if two { pieces.len().min(1) } else { pieces.len() };
+            prop_assert_eq!(read.changes.iter().count(), entries);
             // and so do we
             let back = SyncMessage::parse(&bytes).unwrap();
             prop_assert_eq!(&back.heads, &heads);
@@ -392,7 +395,7 @@ mod tests {
         // the flags of the first generation, before there were bits
         let old = Bytes::from([&first[..first.len() - 3], &[1, 2]].concat());
         let flags = SyncMessage::parse(&old).unwrap().flags.unwrap();
-        assert!(!flags.as_bits && !flags.supports_sync_reset);
+        assert!(!flags.as_bits && !flags.supports_sync_reset && !flags.read_only);
     }
 
     #[test]
@@ -410,5 +413,93 @@ mod tests {
                 "{bytes:?}"
             );
         }
+    }
+
+    /// A message with so many heads, needed hashes, and entries in its `have`.
+    fn message_of(heads: usize, need: usize, haves: usize) -> Bytes {
+        let mut bytes = vec![VERSION_1];
+        for count in [heads, need] {
+            leb128::write(&mut bytes, count as u64);
+            for n in 0..count {
+                bytes.extend([[0; 8], (n as u64).to_be_bytes(), [0; 8], [0; 8]].concat());
+            }
+        }
+        leb128::write(&mut bytes, haves as u64);
+        bytes.resize(bytes.len() + 2 * haves, 0);
+        bytes.push(0);
+        bytes.into()
+    }
+
+    #[test]
+    fn hashes_and_haves_are_taken_up_to_their_limits_and_no_more() {
+        let sizes = |bytes| {
+            let bytes = bytes;
+            let read = SyncMessage::parse(&bytes)?;
+            Ok((read.heads.len(), read.need.len(), read.have.len()))
+        };
+        let most = (HASHES_MAX, HASHES_MAX, HAVES_MAX);
+        assert_eq!(sizes(message_of(most.0, most.1, most.2)), Ok(most));
+        for beyond in [
+            message_of(HASHES_MAX + 1, 0, 0),
+            message_of(0, HASHES_MAX + 1, 0),
+            message_of(0, 0, HAVES_MAX + 1),
+        ] {
+            assert_eq!(sizes(beyond), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn only_who_has_something_sends_nothing_and_remembers_nothing_begins_anew() {
+        let is_reset = |bytes: &[u8]| {
+            let bytes = Bytes::copy_from_slice(bytes);
+            SyncMessage::parse(&bytes).unwrap().is_reset()
+        };
+        let one_head = [&[VERSION_1, 1][..], &[7; 32], &[0]].concat();
+        let with = |rest: &[u8]| [&one_head, rest].concat();
+        assert!(is_reset(&with(&[1, 0, 0, 0])));
+        // as one of several
+        let filter = [0, 5, 1, 10, 7, 0xff, 0xff];
+        assert!(is_reset(&with(&[&[2][..], &filter, &[0, 0, 0]].concat())));
+        assert!(!is_reset(&[VERSION_1, 0, 0, 1, 0, 0, 0]), "it has nothing");
+        assert!(
+            !is_reset(&with(&[0, 0])),
+            "it does not say what it remembers"
+        );
+        assert!(!is_reset(&with(&[1, 0, 0, 1, 1, 9])), "it sends something");
+        assert!(
+            !is_reset(&with(&[&[1][..], &filter, &[0]].concat())),
+            "it has a filter"
+        );
+        let synced = [&[1, 1][..], &[7; 32], &[0, 0]].concat();
+        assert!(!is_reset(&with(&synced)), "it remembers a sync");
+    }
+
+    #[test]
+    fn each_flag_is_told_from_the_others() {
+        let flags = |byte| {
+            let flags = Flags::parse(&[byte]);
+            (flags.sync_reset, flags.read_only, flags.supports_sync_reset)
+        };
+        assert_eq!(flags(0x80), (false, false, false));
+        assert_eq!(flags(0x81), (true, false, false));
+        assert_eq!(flags(0x82), (false, true, false));
+        assert_eq!(flags(0x84), (false, false, true));
+        // not marked as bits
+        assert_eq!(flags(0x07), (false, false, false));
+    }
+
+    #[test]
+    fn the_flags_are_told_from_the_end_of_a_message_alone() {
+        let as_bits = |end: &[u8]| {
+            let message = [&[VERSION_1, 0, 0, 0, 0][..], end].concat();
+            flags_of(&message.into()).map(|flags| flags.as_bits)
+        };
+        assert_eq!(as_bits(&[2, 2, 0x84]), Some(true));
+        assert_eq!(as_bits(&[1, 2]), Some(false));
+        // none, others than we know, no bits
+        assert_eq!(
+            [&[][..], &[2, 3, 0x84], &[3, 2, 0x84], &[2, 2, 4], &[1, 3]].map(as_bits),
+            [None; 5]
+        );
     }
 }

@@ -172,3 +172,71 @@ impl Subscription {
         self.from_peer.retain(|range| range.start < length);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_step() -> Subscription {
+        Subscription {
+            synced: Synced::Below(5),
+            ..Subscription::default()
+        }
+    }
+
+    #[test]
+    fn who_lacks_something_or_waits_for_an_answer_is_not_in_step() {
+        assert!(in_step().is_in_step(5));
+        let mut everything = in_step();
+        everything.synced = Synced::Everything;
+        assert!(everything.is_in_step(5));
+        type Change = fn(&mut Subscription);
+        let changes: [(&str, Change); 6] = [
+            ("it has not said what it has", |peer| {
+                peer.synced = Synced::Unknown;
+            }),
+            ("it lacks the last change", |peer| {
+                peer.synced = Synced::Below(4);
+            }),
+            ("what it sent is not acknowledged", |peer| {
+                peer.from_peer.push(5..6);
+            }),
+            ("it is owed an old one", |peer| peer.owed.push(3)),
+            ("its answer is being read", |peer| {
+                peer.served = Served::FromDisk;
+            }),
+            ("it must send again", |peer| peer.must_resend = true),
+        ];
+        for (why, change) in changes {
+            let mut peer = in_step();
+            change(&mut peer);
+            assert!(!peer.is_in_step(5), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_came_from_a_peer_is_not_news_to_it_unless_something_else_takes_its_place() {
+        let mut peer = in_step();
+        peer.set_synced(2);
+        peer.from_peer = vec![3..4, 5..7];
+        assert_eq!(peer.news(8), [2, 4, 7]);
+        // once all below is there, the rest of what it sent is still its own
+        peer.set_synced(4);
+        assert_eq!((peer.news(8), peer.from_peer.len()), (vec![4, 7], 1));
+        // what could not be stored was taken back, and others' changes stand there
+        peer.truncate(5);
+        assert_eq!(peer.news(8), [4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn who_has_not_said_what_it_has_is_told_no_news() {
+        let mut peer = in_step();
+        peer.synced = Synced::Unknown;
+        assert_eq!(peer.news(8), []);
+        assert!(!peer.has_announced());
+        peer.their_heads = Some(Heads::default());
+        assert!(!peer.has_announced(), "it has nothing");
+        peer.their_heads = Some([ChangeHash::from_bytes([1; 32])].into());
+        assert!(peer.has_announced());
+    }
+}

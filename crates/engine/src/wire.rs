@@ -664,7 +664,17 @@ mod tests {
         for (count, expected) in [
             (Number(7), Some(7)),
             (Float(7.0), Some(7)),
+            (Raw(&[0xfa, 0x40, 0xe0, 0, 0]), Some(7)),
+            (Float(0.0), Some(0)),
+            // the greatest up to which a float tells a number from the next
+            (Float(9_007_199_254_740_992.0), Some(1 << 53)),
+            (Float(9_007_199_254_740_994.0), None),
             (Float(7.5), None),
+            (Float(-1.0), None),
+            (Float(f64::NAN), None),
+            (Raw(&[0x26]), None),
+            (Text("7"), None),
+            (Undefined, None),
         ] {
             let frame = frame(count);
             let count = match read(&frame) {
@@ -709,6 +719,169 @@ mod tests {
             ]),
         ] {
             assert_eq!(read(&frame), Err(MalformedFrame));
+        }
+    }
+
+    /// A join with a field more, of this kind.
+    fn join_with(extra: &[u8]) -> Octets {
+        cbor_x(&[
+            ("extra", Raw(extra)),
+            ("type", Text("join")),
+            ("senderId", Text("a")),
+        ])
+    }
+
+    #[test]
+    fn unknown_fields_of_every_kind_are_skipped_to_their_end() {
+        let kinds: &[&[u8]] = &[
+            &[0x83, 0x01, 0x61, b'x', 0x80],             // [1, "x", []]
+            &[0x9f, 0x01, 0x82, 0x02, 0x03, 0xff],       // [1, [2, 3]], indefinite
+            &[0xa2, 0x01, 0x02, 0x61, b'k', 0xa1, 0, 0], // {1: 2, "k": {0: 0}}
+            &[0xbf, 0x01, 0x02, 0x03, 0x04, 0xff],       // {1: 2, 3: 4}, indefinite
+            &[0xc1, 0xd8, 0x40, 0x42, 0x01, 0x02],       // tags 1 and 64 around two bytes
+            &[0x5f, 0x41, 0x01, 0x42, 0x02, 0x03, 0xff], // bytes in two parts
+            &[0xfb, 0x40, 0x09, 0, 0, 0, 0, 0, 0],       // 3.125
+            &[0xf5],
+        ];
+        for kind in kinds {
+            let joined = read(&join_with(kind)).map(|frame| frame == join());
+            assert_eq!(joined, Ok(true), "{kind:02x?}");
+        }
+    }
+
+    fn join() -> Frame<'static> {
+        Frame::Join {
+            sender: "a",
+            versions: Versions::Supported,
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_nested_as_deep_as_the_limit_and_no_deeper() {
+        let containers: &[(&[u8], &[u8])] = &[
+            (&[0x81], &[]),
+            (&[0x9f], &[0xff]),
+            (&[0xa1, 0x00], &[]),
+            (&[0xbf, 0x00], &[0xff]),
+            (&[0xc1], &[]),
+        ];
+        for (open, close) in containers {
+            let nested = |depth| [open.repeat(depth), vec![0x00], close.repeat(depth)].concat();
+            let parsed = |depth| read(&join_with(&nested(depth))).is_ok();
+            // the number in the middle is one level more
+            assert!(parsed(CBOR_DEPTH_MAX - 1), "{open:02x?}");
+            assert!(!parsed(CBOR_DEPTH_MAX), "{open:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_ends_where_its_value_should_be_is_refused() {
+        let map = [0xbf, 0x61, b'x', 0xff, 0xff];
+        assert_eq!(read(&map.to_vec().into()), Err(MalformedFrame));
+        assert_eq!(read(&join_with(&[0x81, 0xff])), Err(MalformedFrame));
+        // twice as many values as a length can say
+        let wide = [vec![0xbb], vec![0xff; 8]].concat();
+        assert_eq!(read(&join_with(&wide)), Err(MalformedFrame));
+    }
+
+    #[test]
+    fn names_are_taken_up_to_their_limit() {
+        let longest = "x".repeat(NAME_BYTES_MAX);
+        let frame = cbor_x(&[("type", Text("leave")), ("senderId", Text(&longest))]);
+        let expected = Frame::Leave { sender: &longest };
+        assert_eq!(read(&frame), Ok(expected));
+        let frame = cbor_x(&[("type", Text("leave")), ("senderId", Text(""))]);
+        assert_eq!(read(&frame), Err(MalformedFrame));
+    }
+
+    #[test]
+    fn bytes_may_carry_the_tag_of_an_array_of_bytes_and_no_other() {
+        let tagged = |tag: u8| sync_frame(Raw(&[0xd8, tag, 0x42, 0x42, 0x01]), Undefined);
+        assert!(read(&tagged(64)).is_ok());
+        assert_eq!(read(&tagged(65)), Err(MalformedFrame));
+    }
+
+    /// How heads are written, as a client's `remote-heads-changed` shows.
+    fn shown_by(new_heads: &[u8]) -> Result<Option<HeadsEncoding>, MalformedFrame> {
+        let frame = cbor_x(&[
+            ("type", Text("remote-heads-changed")),
+            ("newHeads", Raw(new_heads)),
+            ("senderId", Text("a")),
+        ]);
+        match read(&frame)? {
+            Frame::RemoteHeads { encoding, .. } => Ok(encoding),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// `{ [storage]: { heads, timestamp: 7 } }` for each of these.
+    fn new_heads(storages: &[&[&str]]) -> Vec<u8> {
+        let mut e = Encoder::new(vec![]);
+        e.map(storages.len() as u64).unwrap();
+        for heads in storages {
+            e.str("storage").unwrap().map(2).unwrap();
+            e.str("timestamp").unwrap().u64(7).unwrap();
+            e.str("heads").unwrap().array(heads.len() as u64).unwrap();
+            for head in *heads {
+                e.str(head).unwrap();
+            }
+        }
+        e.into_writer()
+    }
+
+    #[test]
+    fn the_first_head_that_a_client_writes_shows_how_it_writes_heads() {
+        let hex = "0f".repeat(32);
+        let base58 = bs58::encode([0x0f; 32]).with_check().into_string();
+        let shown = |storages: &[&[&str]]| shown_by(&new_heads(storages));
+        assert_eq!(shown(&[&[&hex]]), Ok(Some(HeadsEncoding::Hex)));
+        assert_eq!(shown(&[&[&base58]]), Ok(Some(HeadsEncoding::Base58Check)));
+        assert_eq!(
+            shown(&[&[], &[&hex, &base58], &[&base58]]),
+            Ok(Some(HeadsEncoding::Hex))
+        );
+        assert_eq!(shown(&[]), Ok(None));
+        assert_eq!(shown(&[&[]]), Ok(None));
+        // undefined
+        assert_eq!(shown_by(&[0xf7]), Ok(None));
+        assert_eq!(shown_by(&[0x80]), Err(MalformedFrame));
+    }
+
+    #[test]
+    fn the_heads_that_we_tell_of_are_read_as_a_client_reads_them() {
+        let heads = [1, 2].map(|n| ChangeHash::from_bytes([n; 32]));
+        let base58 = |head: &ChangeHash| bs58::encode(head.as_bytes()).with_check().into_string();
+        for (encoding, texts) in [
+            (HeadsEncoding::Hex, heads.map(|head| head.to_string())),
+            (HeadsEncoding::Base58Check, heads.map(|head| base58(&head))),
+        ] {
+            let frame = remote_heads("us", "them", "document", "storage", &heads, encoding, 1_700);
+            let frame = frame.to_bytes();
+            let mut e = Encoder::new(vec![]);
+            e.map(5).unwrap();
+            for (key, value) in [
+                ("type", "remote-heads-changed"),
+                ("senderId", "us"),
+                ("targetId", "them"),
+                ("documentId", "document"),
+            ] {
+                e.str(key).unwrap().str(value).unwrap();
+            }
+            e.str("newHeads").unwrap().map(1).unwrap();
+            e.str("storage").unwrap().map(2).unwrap();
+            e.str("heads").unwrap().array(2).unwrap();
+            for text in &texts {
+                e.str(text).unwrap();
+            }
+            e.str("timestamp").unwrap().u64(1_700).unwrap();
+            assert_eq!(frame, e.into_writer());
+            let Ok(Frame::RemoteHeads {
+                encoding: shown, ..
+            }) = read(&frame)
+            else {
+                panic!("{frame:02x?}")
+            };
+            assert_eq!(shown, Some(encoding));
         }
     }
 
