@@ -390,4 +390,33 @@ mod tests {
         );
         assert_eq!(writer.health.get(), Health::Failed);
     }
+
+    #[test]
+    fn what_fails_alone_is_left_out_and_after_four_in_a_row_the_rest_is_refused_unseen() {
+        let folder = TempDir::new().unwrap();
+        let mut writer = writer(&folder);
+        limit_pages(&writer, 60);
+        let mut documents = 0..;
+        let mut requests = |long: &[bool]| -> Vec<_> {
+            let numbered = long.iter().zip(&mut documents);
+            numbered
+                .map(|(long, n)| append(n, 0, if *long { 1 << 20 } else { 10 }))
+                .collect()
+        };
+        let (full, stored) = (Err(Fault::Full), Ok(Answer::Stored));
+        let three_and_one = [true, true, true, false].repeat(2);
+        let expected = three_and_one
+            .iter()
+            .map(|long| if *long { &full } else { &stored }.clone());
+        assert_eq!(
+            outcomes(&mut writer, &requests(&three_and_one)),
+            expected.collect::<Vec<_>>()
+        );
+        let four_and_one = [true, true, true, true, false];
+        assert_eq!(
+            outcomes(&mut writer, &requests(&four_and_one)),
+            vec![full; 5]
+        );
+        assert_eq!(outcomes(&mut writer, &requests(&[false])), [stored]);
+    }
 }

@@ -335,3 +335,22 @@ fn the_lines_of_a_session_say_which_it_was_and_whose() {
         ]
     );
 }
+
+#[test]
+fn a_grant_that_an_approval_leaves_as_it_is_has_no_line() {
+    let accounts = Accounts::create();
+    accounts.add_device("laptop", &[(GROUP, Write)]);
+    let lines_of = |access, until| {
+        let before = accounts.events().len();
+        accounts.approved("laptop", &[(GROUP, access)], until);
+        accounts.events().split_off(before)
+    };
+    for (access, until) in [(Write, LATE), (Read, LATE), (Write, NOW + 1)] {
+        assert_eq!(lines_of(access, until), ["device.approved"]);
+    }
+    // and one that is widened has its line
+    assert_eq!(
+        lines_of(Write, LATE + 1),
+        ["device.approved", "grant.given"]
+    );
+}

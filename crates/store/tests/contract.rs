@@ -12,7 +12,7 @@ mod support;
 
 use engine::{
     ChangeHash, DocumentId,
-    storage::{ChunkKind, Orphan, Read, ReadWhat, StoredChunk, Write, WriteAction},
+    storage::{Answer, ChunkKind, Orphan, Read, ReadWhat, StoredChunk, Write, WriteAction},
 };
 use memory_store::MemoryStore;
 use proptest::prelude::*;
@@ -191,4 +191,74 @@ proptest! {
             prop_assert_eq!(store.read(&question), Ok(model.read(&question)));
         }
     }
+}
+
+/// What a document that has such chunks, one after the other, and as many orphans, amounts to once the last pushed one
+/// is dropped: bytes of the snapshot and of the tail, and whether something pushed is left.
+fn left_without_pushed(kinds: &[ChunkKind], orphans: u8) -> Option<(u64, u64, bool)> {
+    let store = TestStore::create();
+    let id = document(0);
+    let mut last_pushed = 0;
+    let names: Vec<u8> = (0..orphans).collect();
+    for (number, kind) in (0..).zip(kinds) {
+        let chunk = StoredChunk {
+            number,
+            kind: *kind,
+            bytes: vec![1; 100].into(),
+        };
+        let action = if *kind == ChunkKind::Snapshot {
+            WriteAction::Replace {
+                snapshot: chunk,
+                index: vec![2; 30].into(),
+                covers_through: number,
+                heads: vec![hash(1)],
+                changes: 1,
+            }
+        } else {
+            WriteAction::Append {
+                chunk: Some(chunk),
+                heads: vec![hash(1)],
+                changes: 1,
+                orphans: self::orphans(&names),
+                adopted: vec![],
+            }
+        };
+        let write = Write {
+            document: id,
+            action,
+        };
+        store.write(&write).unwrap();
+        if *kind == ChunkKind::Pushed {
+            last_pushed = number;
+        }
+    }
+    let action = WriteAction::DropPushed {
+        number: last_pushed,
+    };
+    let write = Write {
+        document: id,
+        action,
+    };
+    store.write(&write).unwrap();
+    let read = Read {
+        document: id,
+        what: ReadWhat::Meta,
+    };
+    let Answer::Meta(meta) = store.read(&read).unwrap() else {
+        panic!("the meta data")
+    };
+    meta.map(|meta| (meta.snapshot_bytes, meta.tail_bytes, meta.has_pushed))
+}
+
+#[test]
+fn a_document_goes_with_what_was_pushed_only_if_that_was_all_there_was() {
+    use ChunkKind::{Pushed, Snapshot, Tail};
+    assert_eq!(left_without_pushed(&[Pushed], 0), None);
+    assert_eq!(left_without_pushed(&[Pushed], 2), Some((0, 0, false)));
+    let left = |kinds: &[_]| left_without_pushed(kinds, 0);
+    assert_eq!(left(&[Pushed, Pushed]), Some((0, 0, true)));
+    assert_eq!(left(&[Tail, Tail, Pushed]), Some((0, 200, false)));
+    assert_eq!(left(&[Snapshot, Pushed]), Some((100, 0, false)));
+    assert_eq!(left(&[Snapshot, Tail, Pushed]), Some((100, 100, false)));
+    assert_eq!(left(&[Tail, Pushed, Pushed]), Some((0, 100, true)));
 }

@@ -366,3 +366,53 @@ fn a_device_that_asks_again_for_less_keeps_what_it_has_and_since_when() {
     let later = Occasion::at(NOW + 7);
     assert_eq!(ask(Read, &later), [(Write, NOW, LATE + 1)]);
 }
+
+#[test]
+fn an_approval_answers_with_the_device_as_it_is_from_then_on() {
+    let accounts = Accounts::create();
+    accounts.put_grant(APP, GROUP, Read, LATE, &now()).unwrap();
+    let before = attest(&accounts, &attested("phone", "key", &[(GROUP, Read)]));
+    assert_eq!(before.proof, DeviceProof::Attested);
+    for (name, called) in [(None, "phone"), (Some("mine"), "mine"), (None, "mine")] {
+        let approval = NewApproval {
+            name: name.map(Into::into),
+            ..approval("phone", &[(GROUP, Write)], LATE)
+        };
+        let approved = accounts.approve(&approval, &now()).unwrap();
+        let expected = Device {
+            proof: DeviceProof::Owner,
+            name: called.into(),
+            ..before.clone()
+        };
+        assert_eq!(approved, Approved::Device(expected.clone()));
+        assert_eq!(accounts.device("phone").unwrap(), Some(expected));
+    }
+}
+
+#[test]
+fn a_grant_that_has_ended_gives_an_approval_nothing_and_one_in_force_keeps_what_it_gave() {
+    for (approved_at, expected) in [
+        // with a millisecond to go, the app keeps what it had, and by name
+        (NOW + 4, (Write, Some(Write), NOW, LATE)),
+        (NOW + 5, (Read, None, NOW, LATE)),
+    ] {
+        let accounts = Accounts::create();
+        accounts
+            .put_grant(APP, GROUP, Write, NOW + 5, &now())
+            .unwrap();
+        let new = pending("p", "key", &[(GROUP, Read)]);
+        accounts.record_pending(&new, 9, &now()).unwrap();
+        let approval = approval("p", &[(GROUP, Read)], LATE);
+        accounts
+            .approve(&approval, &Occasion::at(approved_at))
+            .unwrap();
+        let grant = accounts.grant(APP, GROUP).unwrap().unwrap();
+        let given = (
+            grant.access,
+            grant.attested,
+            grant.created_at_ms,
+            grant.expires_at_ms,
+        );
+        assert_eq!(given, expected, "at {approved_at}");
+    }
+}
