@@ -81,6 +81,20 @@ fn a_reader_in_step_is_sent_the_new_change_alone_and_the_disk_is_not_asked() {
 }
 
 #[test]
+fn what_was_sent_is_not_sent_again_with_what_follows() {
+    let mut world = World::new(settings());
+    let [mut writer, reader] = in_step(&mut world);
+    let connection = reader.connection.unwrap();
+    for value in ["three", "four", "five"] {
+        write(&mut world, &mut writer, value);
+        let told = world.take(connection).unwrap();
+        let new = writer.doc.get_last_local_change().unwrap();
+        assert_eq!(changes(&told), new.raw_bytes());
+        assert!(world.take(connection).is_none());
+    }
+}
+
+#[test]
 fn what_one_commit_stored_is_told_in_one_message() {
     let mut world = World::new(settings());
     let [mut writer, mut reader] = in_step(&mut world);
@@ -604,7 +618,11 @@ fn who_comes_back_is_sent_what_it_has_missed_and_no_more() {
 #[test]
 fn who_is_in_step_with_a_document_out_of_memory_is_answered_without_the_disk() {
     let mut world = World::new(settings());
-    let [writer, mut reader] = in_step(&mut world);
+    let [mut writer, mut reader] = in_step(&mut world);
+    write(&mut world, &mut writer, "three");
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    [writer, reader] = clients;
     reader.disconnect(&mut world);
     world.pass_ms(60_000);
     assert_eq!(world.engine.graph_bytes(), 0);
@@ -693,17 +711,17 @@ fn what_a_snapshot_has_taken_in_is_not_looked_for_where_it_was() {
     let mut world = World::new(settings());
     let [mut writer, reader] = in_step(&mut world);
     let connection = reader.connection.unwrap();
-    let first = chunks_of(&writer.doc).pop().unwrap().0;
     for n in 0..8 {
         write(&mut world, &mut writer, &n.to_string());
     }
+    let last = chunks_of(&writer.doc).pop().unwrap().0;
     let heads = writer.heads();
     world.frame(connection, need(&heads, &[]));
     world.pass_ms(300);
     world.settle();
     assert_eq!(world.store.documents[&document(7)].chunks.len(), 1);
     while world.take(connection).is_some() {}
-    world.frame(connection, need(&heads, &[first]));
+    world.frame(connection, need(&heads, &[last]));
     // it has only the snapshot to be had from, as a whole
     assert_eq!(world.asked.len(), 1);
     world.settle();
