@@ -234,3 +234,27 @@ fn adopts(request: &Request) -> bool {
             if matches!(&write.action, WriteAction::Append { adopted, .. } if !adopted.is_empty())
     )
 }
+
+/// A device saves the changes that wait for others behind its document, and sends all that. The worker, which makes no
+/// snapshot with such in it, called it unloadable, and the device was sent away as often as it came.
+#[test]
+fn a_whole_document_brings_along_the_changes_that_wait_for_others() {
+    let [first, second, child] = two_and_their_child();
+    let mut device = Automerge::new().with_actor("device".as_bytes().into());
+    edit(&mut device, "own");
+    device.apply_changes([first, child.clone()]).unwrap();
+    let heads: Vec<_> = device.get_heads().iter().map(ours).collect();
+
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send_chunks(&mut world, connection, vec![device.save()]);
+    world.settle();
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+    assert_eq!(world.store.heads(document(7)), heads);
+    assert_eq!(world.store.documents[&document(7)].orphans.len(), 1);
+
+    send(&mut world, connection, &[&second]);
+    world.settle();
+    let stored = world.store.heads_and_ancestors(document(7));
+    assert!(stored.contains(&ours(&child.hash())));
+}

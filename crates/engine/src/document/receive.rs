@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Document, Queued, State, Step};
 use crate::{
     access::Need,
-    chunk::{self, Chunk},
+    chunk::{self, ChangeChunk, Chunk},
     effect::Refusal,
     graph::Node,
     ids::ConnectionId,
@@ -132,7 +132,7 @@ impl Document {
         outlet: &mut Outlet<'_>,
     ) -> Result<(), Refusal> {
         let chunks = chunk::parse_all(bytes).map_err(|_| Refusal::MalformedChange)?;
-        let mut changes = Vec::with_capacity(chunks.len());
+        let (mut changes, mut whole) = (Vec::with_capacity(chunks.len()), vec![]);
         let count = chunks.len();
         for chunk in chunks {
             match chunk {
@@ -141,12 +141,28 @@ impl Document {
                     self.store_pushed(connection, heads, bytes, outlet);
                     return Ok(());
                 }
-                Chunk::Document { .. } | Chunk::Bundle { .. } => {
-                    self.absorb(connection, bytes.clone(), outlet);
-                    return Ok(());
-                }
+                Chunk::Document { bytes, .. } | Chunk::Bundle { bytes } => whole.push(bytes),
             }
         }
+        if whole.is_empty() {
+            return self.take_in(connection, changes, bytes, outlet);
+        }
+        // a device saves the changes that wait for others behind its document: they wait here too, and the worker, which
+        // makes no snapshot with such in it, is not told of them
+        let loose: Vec<_> = changes.iter().map(|change| change.bytes.clone()).collect();
+        self.take_in(connection, changes, &loose.concat().into(), outlet)?;
+        self.absorb(connection, whole.concat().into(), outlet);
+        Ok(())
+    }
+
+    /// Takes `changes`, whose bytes are these, into the graph.
+    fn take_in(
+        &mut self,
+        connection: ConnectionId,
+        changes: Vec<ChangeChunk>,
+        bytes: &Bytes,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), Refusal> {
         let State::Hot(hot) = &mut self.state else {
             return Ok(());
         };

@@ -6,7 +6,7 @@
     reason = "each user has need of a part of it, and a test that meets the unexpected ends"
 )]
 
-use automerge::{Automerge, AutomergeError};
+use automerge::{Automerge, AutomergeError, ReadDoc};
 use bytes::Bytes;
 use engine::{Job, JobKind, WorkOutcome, index::IndexBuilder};
 
@@ -49,5 +49,10 @@ pub fn work(job: &Job) -> WorkOutcome {
 fn load(chunks: &[u8]) -> Result<Automerge, AutomergeError> {
     let mut doc = Automerge::new();
     doc.load_incremental(chunks)?;
-    Ok(doc)
+    // as the worker: a snapshot is not to have in it what is not in the graph
+    if doc.get_missing_deps(&[]).is_empty() {
+        Ok(doc)
+    } else {
+        Err(AutomergeError::MissingDeps)
+    }
 }
