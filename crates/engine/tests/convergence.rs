@@ -173,3 +173,17 @@ fn an_orphan_that_is_stored_says_nothing_of_heads() {
         faults: true,
     });
 }
+
+/// A full disk refused some chunks and took an orphan that had come behind them. By then other changes had the places in
+/// the graph that those had had, and were taken for stored with the orphan: they were told to everybody before their
+/// own commit.
+#[test]
+fn an_orphan_that_is_stored_makes_nothing_else_durable() {
+    run(Plan {
+        seed: 13378926131949782121,
+        clients: 2,
+        steps: 261,
+        crashes: true,
+        faults: true,
+    });
+}

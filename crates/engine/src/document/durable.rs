@@ -326,8 +326,8 @@ impl Document {
         };
         self.unstored_bytes -= append.bytes;
         let created = self.heads.is_empty() && !append.heads.is_empty();
-        let meta = &mut self.meta;
-        if append.has_chunk() {
+        let (has_chunk, meta) = (append.has_chunk(), &mut self.meta);
+        if has_chunk {
             meta.next_chunk += 1;
             meta.heads = append.heads;
         }
@@ -345,7 +345,8 @@ impl Document {
                 meta.changes += append.nodes.len() as u64;
                 meta.tail_bytes += append.bytes as u64;
                 meta.has_orphans = !hot.orphans.is_empty();
-                if append.nodes.end > hot.graph.durable() {
+                // orphans alone bring no nodes, and the place where theirs would have been may be others' by now
+                if has_chunk && append.nodes.end > hot.graph.durable() {
                     hot.graph.set_durable(append.nodes.end);
                 }
                 self.heads = Arc::clone(hot.graph.durable_heads());
