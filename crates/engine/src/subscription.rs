@@ -218,14 +218,14 @@ mod tests {
     fn what_came_from_a_peer_is_not_news_to_it_unless_something_else_takes_its_place() {
         let mut peer = in_step();
         peer.set_synced(2);
-        peer.from_peer = vec![3..4, 5..7];
-        assert_eq!(peer.news(8), [2, 4, 7]);
+        peer.from_peer = vec![3..4, 5..7, 7..8];
+        assert_eq!(peer.news(9), [2, 4, 8]);
         // once all below is there, the rest of what it sent is still its own
         peer.set_synced(4);
-        assert_eq!((peer.news(8), peer.from_peer.len()), (vec![4, 7], 1));
+        assert_eq!((peer.news(9), peer.from_peer.len()), (vec![4, 8], 2));
         // what could not be stored was taken back, and others' changes stand there
-        peer.truncate(5);
-        assert_eq!(peer.news(8), [4, 5, 6, 7]);
+        peer.truncate(7);
+        assert_eq!(peer.news(9), [4, 7, 8]);
     }
 
     #[test]

@@ -227,6 +227,31 @@ fn after_a_write_that_failed_in_front_of_an_orphan_the_next_one_has_its_number()
     assert_eq!((numbers, stored.orphans.len()), (vec![0, 1], 0));
 }
 
+#[test]
+fn what_was_behind_an_orphan_that_could_not_be_stored_keeps_its_number_and_its_place() {
+    let [first, second, child] = two_and_their_child();
+    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
+    edit(&mut stranger, "kept");
+    let kept = stranger.get_last_local_change().unwrap();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&first]);
+    world.settle();
+    send(&mut world, connection, &[&child]);
+    send(&mut world, connection, &[&kept]);
+    world.fault = Some(Fault::Full);
+    world.store_some(1);
+    world.fault = None;
+    send(&mut world, connection, &[&second]);
+    world.settle();
+    let stored = &world.store.documents[&document(7)];
+    let numbers: Vec<_> = stored.chunks.iter().map(|chunk| chunk.number).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    let mut heads = [&first, &second, &kept].map(|change| ours(&change.hash()));
+    heads.sort_unstable();
+    assert_eq!(stored.meta.heads, heads);
+}
+
 fn adopts(request: &Request) -> bool {
     matches!(
         request,

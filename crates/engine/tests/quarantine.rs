@@ -188,6 +188,19 @@ fn indexing(world: &mut World) -> Client {
 }
 
 #[test]
+fn a_pushed_document_that_was_not_looked_at_before_a_restart_is_looked_at_after_it() {
+    let mut world = World::new(settings());
+    let mut client = indexing(&mut world);
+    world.crash();
+    client.edit("one more");
+    client.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut client));
+    let meta = &stored(&world).meta;
+    assert_eq!((meta.has_pushed, meta.quarantine.as_ref()), (false, None));
+    assert_eq!(world.store.heads(document(7)), client.heads());
+}
+
+#[test]
 fn a_pushed_document_with_other_heads_than_it_says_is_dropped_with_who_pushed_it() {
     let mut world = World::new(settings());
     let client = indexing(&mut world);
