@@ -95,6 +95,17 @@ fn what_was_sent_is_not_sent_again_with_what_follows() {
 }
 
 #[test]
+fn who_tells_of_heads_that_we_have_not_is_asked_for_them() {
+    let mut world = World::new(settings());
+    let [_, reader] = in_step(&mut world);
+    let connection = reader.connection.unwrap();
+    let unknown = ChangeHash::from_bytes([9; 32]);
+    world.frame(connection, need(&[unknown], &[]));
+    let asked = world.take(connection).unwrap().sync_message().need;
+    assert_eq!(asked.iter().map(ours).collect::<Vec<_>>(), [unknown]);
+}
+
+#[test]
 fn what_one_commit_stored_is_told_in_one_message() {
     let mut world = World::new(settings());
     let [mut writer, mut reader] = in_step(&mut world);
