@@ -26,12 +26,14 @@ use engine::{
 mod dice;
 mod forge;
 mod frames;
+mod history;
 pub mod memory_store;
 mod work;
 
 pub use dice::Dice;
 pub use forge::Forge;
 pub use frames::{Received, describe, frame, join_frame, message_of, ours, sync_frame, theirs};
+pub use history::{chunk_of, edit_any};
 pub use memory_store::MemoryStore;
 pub use work::work;
 
