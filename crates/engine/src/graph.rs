@@ -567,3 +567,6 @@ mod tests {
         assert!((69..=140).contains(&each), "{each}");
     }
 }
+
+#[cfg(test)]
+mod against_automerge;
