@@ -5,6 +5,9 @@ mod authenticate;
 mod body;
 mod client_address;
 mod crowd;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
+mod input;
 mod page;
 mod upgrade;
 mod xrpc;

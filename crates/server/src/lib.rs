@@ -5,6 +5,9 @@
 
 pub mod cli;
 pub mod door;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod group;
 pub mod http;
 pub mod origin;

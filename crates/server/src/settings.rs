@@ -15,6 +15,8 @@
 mod config_file;
 mod dotenv;
 mod environment;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod identity;
 mod problem;
 mod reader;
@@ -228,7 +230,10 @@ impl Settings {
         environment: &Environment,
         directory: &Path,
     ) -> Result<Self, SettingsProblems> {
-        let mut reader = Reader::open(flags, environment, directory);
+        Self::of_sources(Reader::open(flags, environment, directory), directory)
+    }
+
+    fn of_sources(mut reader: Reader<'_>, directory: &Path) -> Result<Self, SettingsProblems> {
         match Self::read(&mut reader, directory) {
             Some(settings) if reader.problems.is_empty() => Ok(settings),
             _ => Err(SettingsProblems(reader.problems)),

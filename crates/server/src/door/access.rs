@@ -19,7 +19,7 @@ use atproto::{
 use sha2::{Digest, Sha256};
 use store::{AccountError, Use};
 
-use super::{Door, InvalidToken, TooMany, now_ms, replay::Shown, uptime_ms};
+use super::{Door, InvalidToken, TooMany, now_ms, replay::Shown, scheme, uptime_ms};
 use crate::{
     origin::Origin,
     outbound::{ClientError, DidError},
@@ -214,11 +214,4 @@ impl Door {
 fn did_of(public_url: &Origin) -> Option<String> {
     let did = format!("did:web:{}", public_url.authority().replace(':', "%3A"));
     did.parse::<Did>().ok().map(|did| did.to_string())
-}
-
-/// What a header `Authorization` of this scheme holds.
-fn scheme<'a>(authorization: Option<&'a str>, wanted: &str) -> Option<&'a str> {
-    let (scheme, token) = authorization?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case(wanted) && !token.is_empty()).then_some(token)
 }

@@ -9,14 +9,16 @@
 use std::{net::IpAddr, sync::Arc};
 
 use atproto::{ClientId, ClientMetadata, Hints, Proof, ProofError, Thumbprint, Unverified, dpop};
-use serde::Deserialize;
 use store::{
     AccountError, AccountStore, AppKind, Device, NewPending, NewSession, Occasion, PendingDoor,
     Recorded, Session, SessionAccess, SessionKind,
 };
 
 use super::{
-    Door, Event, RootUrl, SessionId, TooMany, by_hand, lock, now_ms, replay::Shown, uptime_ms,
+    Door, Event, SessionId, TooMany, by_hand, lock, now_ms,
+    replay::Shown,
+    uptime_ms,
+    wish::{Wish, scheme},
 };
 use crate::{group::Group, origin::Origin, outbound::ClientError, settings::LegacyAuthenticate};
 
@@ -134,20 +136,6 @@ fn approval_text(pairing: &Pairing) -> &'static str {
     }
 }
 
-/// What a body asks for.
-#[derive(Debug, Clone)]
-struct Wish {
-    group: Group,
-    root: Option<RootUrl>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    lexicon_authority_domain: Option<String>,
-    root_doc_url: Option<String>,
-}
-
 /// What a request has proven: that it holds the key; and what it says besides.
 struct Claimant {
     thumbprint: String,
@@ -165,7 +153,7 @@ impl Door {
         asked: &Asked<'_>,
     ) -> Result<Welcome, AuthenticateError> {
         let public_url = self.is_open()?;
-        let wish = Wish::parse(asked.body)?;
+        let wish = Wish::parse(asked.body).map_err(AuthenticateError::Request)?;
         let token = bearer(asked.authorization)?;
         let [proof] = asked.proofs else {
             return Err(AuthenticateError::Headers(
@@ -486,43 +474,8 @@ pub(super) fn browser_kind(metadata: &ClientMetadata, origin: &str) -> AppKind {
     }
 }
 
-impl Wish {
-    fn parse(body: &[u8]) -> Result<Self, AuthenticateError> {
-        let body: Body = serde_json::from_slice(body).map_err(|_| {
-            AuthenticateError::Request(
-                "the body must be JSON: {\"lexiconAuthorityDomain\", \"rootDocUrl\"}",
-            )
-        })?;
-        let group = body.lexicon_authority_domain.as_deref().map(str::parse);
-        let Some(Ok(group)) = group else {
-            return Err(AuthenticateError::Request(
-                "lexiconAuthorityDomain must be an NSID authority such as xyz.groundmist.library",
-            ));
-        };
-        let root = body.root_doc_url.as_deref().map(str::parse).transpose();
-        let root = root.map_err(|_| {
-            AuthenticateError::Request("rootDocUrl must be an Automerge URL, or null")
-        })?;
-        Ok(Self { group, root })
-    }
-}
-
-/// The root document that a body names, if it is one: every answer repeats it. Apps that do not look at the status of
-/// an answer take the root document out of it, whatever it is, and would lose their own.
-pub fn root_in(body: &[u8]) -> Option<String> {
-    let body: Body = serde_json::from_slice(body).ok()?;
-    let root: RootUrl = body.root_doc_url?.parse().ok()?;
-    Some(root.to_string())
-}
-
 fn bearer(authorization: Option<&str>) -> Result<&str, AuthenticateError> {
-    let token = authorization
-        .and_then(|header| header.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"))
-        .map(|(_, token)| token.trim());
-    token
-        .filter(|token| !token.is_empty())
-        .ok_or(AuthenticateError::Headers(
-            "the header Authorization: DPoP with an access token is needed",
-        ))
+    scheme(authorization, "dpop").ok_or(AuthenticateError::Headers(
+        "the header Authorization: DPoP with an access token is needed",
+    ))
 }

@@ -19,6 +19,7 @@ mod root;
 mod session;
 mod ticket;
 mod token;
+mod wish;
 
 use std::{
     collections::BTreeSet,
@@ -33,18 +34,22 @@ use rustix::time::{ClockId, clock_gettime};
 use store::{AccountError, AccountStore, Obstacle, SessionAccess};
 use tokio::{sync::Semaphore, time::timeout};
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use self::wish::Wish;
+pub(crate) use self::wish::scheme;
 pub use self::{
     access::{
         AccessAnswer, AccessError, AccessRequest, Call, Caller, Granted, NSID, SERVICE,
         path as method_path,
     },
-    authenticate::{Asked, AuthenticateError, Pairing, Welcome, root_in},
+    authenticate::{Asked, AuthenticateError, Pairing, Welcome},
     journal::Event,
     limits::{Limits, TooMany},
     root::{InvalidRootUrl, RootUrl},
     session::{InvalidSessionId, SessionId},
     ticket::{TICKET_MS, Ticket},
     token::{InvalidToken, SyncClaims, TOKEN_BYTES_MAX, TokenKeys},
+    wish::root_in,
 };
 use crate::{
     group::Group,

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::App;
+use super::{App, input::through_proxies};
 use crate::settings::TrustedProxies;
 use axum::{
     extract::FromRequestParts,
@@ -37,7 +37,10 @@ impl Client {
         // without a peer, as in a test of a handler alone, there is nobody to be told from others
         let peer = extensions.get::<Peer>();
         let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-        Self(through_proxies(peer, headers, trusted))
+        let lines = headers.get_all(FORWARDED_FOR).iter();
+        // a line that is no text is one that no address stands in
+        let lines = lines.map(|line| line.to_str().unwrap_or_default());
+        Self(through_proxies(peer, lines, trusted))
     }
 }
 
@@ -53,36 +56,13 @@ impl FromRequestParts<Arc<App>> for Client {
     }
 }
 
-fn through_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
-    let lines: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
-    let hops = lines
-        .into_iter()
-        .rev()
-        .flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
-    let mut address = peer.to_canonical();
-    for hop in hops {
-        if !trusted.contains(address) {
-            break;
-        }
-        let Ok(before) = hop.trim().parse::<IpAddr>() else {
-            break;
-        };
-        address = before.to_canonical();
-    }
-    address
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn address(peer: &str, lines: &[&str]) -> String {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(FORWARDED_FOR, line.parse().unwrap());
-        }
         let trusted = "127.0.0.1, 10.0.0.0/8".parse().unwrap();
-        through_proxies(peer.parse().unwrap(), &headers, &trusted).to_string()
+        through_proxies(peer.parse().unwrap(), lines.iter().copied(), &trusted).to_string()
     }
 
     #[test]

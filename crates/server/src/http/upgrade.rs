@@ -13,14 +13,11 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::{debug, error};
 
-use super::{App, authenticate::text};
+use super::{App, authenticate::text, input};
 use crate::{
-    door::Refused,
+    door::{Refused, scheme},
     sync::{Admitted, Watched},
 };
-
-/// A subprotocol whose name is this and a token; browsers cannot set headers, and an address ends up in logs.
-const TOKEN_PROTOCOL: &str = "groundmist.token.";
 
 /// Whether a request wants a WebSocket. Source: RFC 6455, section 4.2.1.
 pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
@@ -116,42 +113,23 @@ fn find_token(request: &Request) -> Option<FoundToken> {
         protocol: None,
     };
     let headers = request.headers();
-    bearer(headers)
+    scheme(text(headers, header::AUTHORIZATION), "bearer")
         .map(plain)
         .or_else(|| token_protocol(headers))
         .or_else(|| parameter(request, "token=").map(plain))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
-}
-
 fn token_protocol(headers: &HeaderMap) -> Option<FoundToken> {
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut names = offered
-        .filter_map(|names| names.to_str().ok())
-        .flat_map(|names| names.split(','));
-    let name = names
-        .find(|name| name.trim().starts_with(TOKEN_PROTOCOL))?
-        .trim();
-    let text = name.strip_prefix(TOKEN_PROTOCOL)?.to_owned();
+    let (name, token) = input::token_protocol(offered.filter_map(|names| names.to_str().ok()))?;
     Some(FoundToken {
-        text,
+        text: token.to_owned(),
         protocol: HeaderValue::from_str(name).ok(),
     })
 }
 
-/// Tokens and tickets need no percent-encoding, so none is undone.
 fn parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    let mut parameters = request.uri().query()?.split('&');
-    parameters.find_map(|parameter| parameter.strip_prefix(name))
+    input::parameter(request.uri().query()?, name)
 }
 
 /// The key of a handshake that is one. Source: RFC 6455, section 4.2.1.

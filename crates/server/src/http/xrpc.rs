@@ -12,7 +12,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use store::SessionAccess;
 use tracing::{debug, error};
@@ -22,11 +21,12 @@ use super::{
     authenticate::{DPOP, text, with_nonce},
     body,
     client_address::Client,
+    input::{self, Wanted, WantedAccess},
 };
 use crate::{
     door::{
-        AccessAnswer, AccessError, AccessRequest, Call, Caller, Granted, RootUrl, SERVICE,
-        SessionId, TICKET_MS, method_path, now_ms,
+        AccessAnswer, AccessError, AccessRequest, Call, Caller, Granted, SERVICE, TICKET_MS,
+        method_path, now_ms,
     },
     group::Group,
     settings::LegacyAuthenticate,
@@ -34,10 +34,6 @@ use crate::{
 
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 16 << 10;
-/// Most groups that can be asked for at once.
-const GROUPS_MAX: usize = 16;
-/// Longest name of a device, in bytes.
-const NAME_BYTES_MAX: usize = 200;
 
 /// The methods.
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -147,18 +143,9 @@ impl Asked {
         }
     }
 
-    fn input<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, AccessError> {
-        serde_json::from_slice(&self.body).map_err(|_| AccessError::Request(what))
-    }
-
     fn group_parameter(&self) -> Result<Group, AccessError> {
         let query = self.query.as_deref().unwrap_or_default();
-        let group = url::form_urlencoded::parse(query.as_bytes())
-            .find(|(name, _)| name == "group")
-            .and_then(|(_, group)| group.parse().ok());
-        group.ok_or(AccessError::Request(
-            "the parameter group must be an NSID authority or an NSID",
-        ))
+        input::group_parameter(query).map_err(AccessError::Request)
     }
 }
 
@@ -237,70 +224,29 @@ async fn get_server(State(app): State<Arc<App>>, Client(address): Client) -> Res
     with_nonce(&app, Json(answer).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RequestAccess {
-    client_id: String,
-    #[serde(default)]
-    device_name: String,
-    groups: Vec<WantedGroup>,
-    attestation: Option<String>,
-    proof: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WantedGroup {
-    group: Group,
-    access: Wanted,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "camelCase")]
-enum Wanted {
-    Read,
-    Write,
-}
-
-impl RequestAccess {
-    fn parse(self) -> Result<AccessRequest, AccessError> {
-        let client_id = self.client_id.parse().map_err(|_| {
-            AccessError::Request("clientId must be the client_id of an atproto OAuth client")
-        })?;
-        if self.device_name.len() > NAME_BYTES_MAX || self.device_name.chars().any(char::is_control)
-        {
-            return Err(AccessError::Request(
-                "deviceName must have at most 200 bytes, without control characters",
-            ));
-        }
-        let mut groups: Vec<(Group, SessionAccess)> = vec![];
-        for WantedGroup { group, access } in self.groups {
-            let access = match access {
-                Wanted::Read => SessionAccess::Read,
-                Wanted::Write => SessionAccess::Write,
-            };
-            if groups.iter().all(|(known, _)| *known != group) {
-                groups.push((group, access));
-            }
-        }
-        if !(1..=GROUPS_MAX).contains(&groups.len()) {
-            return Err(AccessError::Request("groups must name 1 to 16 groups"));
-        }
-        Ok(AccessRequest {
-            client_id,
-            device_name: self.device_name,
-            groups,
-            attestation: self.attestation,
-            proof: self.proof,
-        })
+/// A session may do what its groups say, or less.
+fn access_request(wanted: WantedAccess) -> AccessRequest {
+    let access = |wanted| match wanted {
+        Wanted::Read => SessionAccess::Read,
+        Wanted::Write => SessionAccess::Write,
+    };
+    let groups = wanted.groups.into_iter();
+    AccessRequest {
+        client_id: wanted.client_id,
+        device_name: wanted.device_name,
+        groups: groups
+            .map(|(group, wanted)| (group, access(wanted)))
+            .collect(),
+        attestation: wanted.attestation,
+        proof: wanted.proof,
     }
 }
 
 async fn request_access(State(app): State<Arc<App>>, asked: Asked) -> Response {
     let answer = async |call: &Call<'_>| {
-        let input: RequestAccess = asked.input(
-            "the body must be {\"clientId\", \"groups\": [{\"group\", \"access\"}], \"deviceName\"?, ..}",
-        )?;
-        match app.door.request_access(call, input.parse()?).await? {
+        let wanted = WantedAccess::parse(&asked.body).map_err(AccessError::Request)?;
+        let request = access_request(wanted);
+        match app.door.request_access(call, request).await? {
             AccessAnswer::Granted(granted) => Ok(json!({
                 "status": "granted",
                 "did": app.door.policy().owner.as_ref().map(ToString::to_string),
@@ -339,28 +285,20 @@ async fn refresh_session(State(app): State<Arc<App>>, asked: Asked) -> Response 
 }
 
 async fn revoke_session(State(app): State<Arc<App>>, asked: Asked) -> Response {
-    #[derive(Deserialize)]
-    struct Input {
-        id: Option<SessionId>,
-    }
     let answer = async |call: &Call<'_>| {
         let caller = app.door.caller(call)?;
-        let input: Input = asked.input("the body must be {} or {\"id\"}")?;
-        app.door.end_session(&caller, input.id).await?;
+        let session = input::session_to_revoke(&asked.body).map_err(AccessError::Request)?;
+        app.door.end_session(&caller, session).await?;
         Ok(json!({}))
     };
     asked.answer(&app, "POST", "revokeSession", answer).await
 }
 
 async fn create_ticket(State(app): State<Arc<App>>, asked: Asked) -> Response {
-    #[derive(Deserialize)]
-    struct Input {
-        group: Group,
-    }
     let answer = async |call: &Call<'_>| {
         let caller = app.door.caller(call)?;
-        let input: Input = asked.input("the body must be {\"group\"}")?;
-        let ticket = app.door.issue_ticket(&caller, &input.group)?;
+        let group = input::ticket_group(&asked.body).map_err(AccessError::Request)?;
+        let ticket = app.door.issue_ticket(&caller, &group)?;
         let public_url = app.door.policy().public_url.as_ref();
         let public_url = public_url.ok_or(AccessError::NotConfigured)?;
         let scheme = if public_url.is_https() { "wss" } else { "ws" };
@@ -385,23 +323,11 @@ async fn get_root_document(State(app): State<Arc<App>>, asked: Asked) -> Respons
 }
 
 async fn put_root_document(State(app): State<Arc<App>>, asked: Asked) -> Response {
-    #[derive(Deserialize)]
-    struct Input {
-        group: Group,
-        url: String,
-    }
     let answer = async |call: &Call<'_>| {
         let caller = app.door.caller(call)?;
-        let input: Input = asked.input("the body must be {\"group\", \"url\"}")?;
-        let url: RootUrl = input
-            .url
-            .parse()
-            .map_err(|_| AccessError::Request("url must be an Automerge URL"))?;
-        let stored = app
-            .door
-            .put_root_document(&caller, &input.group, url)
-            .await?;
-        Ok(json!({ "group": input.group.as_str(), "url": stored }))
+        let (group, url) = input::root_document(&asked.body).map_err(AccessError::Request)?;
+        let stored = app.door.put_root_document(&caller, &group, url).await?;
+        Ok(json!({ "group": group.as_str(), "url": stored }))
     };
     asked.answer(&app, "POST", "putRootDocument", answer).await
 }

@@ -49,7 +49,15 @@ impl<'a> Reader<'a> {
         environment: &'a Environment,
         directory: &Path,
     ) -> Self {
-        let mut reader = Self {
+        let mut reader = Self::without_files(flags, environment);
+        reader.open_dotenv(directory);
+        reader.open_config(directory);
+        reader
+    }
+
+    /// Flags and environment, no files yet.
+    pub(super) fn without_files(flags: &'a SettingsFlags, environment: &'a Environment) -> Self {
+        Self {
             flags,
             environment,
             dotenv: Dotenv::default(),
@@ -57,10 +65,7 @@ impl<'a> Reader<'a> {
             config_path: None,
             rows: Vec::new(),
             problems: Vec::new(),
-        };
-        reader.open_dotenv(directory);
-        reader.open_config(directory);
-        reader
+        }
     }
 
     fn open_dotenv(&mut self, directory: &Path) {
@@ -72,7 +77,11 @@ impl<'a> Reader<'a> {
         ) else {
             return;
         };
-        self.dotenv = Dotenv::parse(&text);
+        self.take_dotenv(&text);
+    }
+
+    pub(super) fn take_dotenv(&mut self, text: &str) {
+        self.dotenv = Dotenv::parse(text);
         let expected =
             "expected NAME=value, a comment or nothing; a quote that is opened must be closed";
         self.problems
@@ -104,10 +113,14 @@ impl<'a> Reader<'a> {
             }
         };
         if let Some(text) = text {
-            self.config = ConfigFile::parse(&text);
-            self.config_path = Some(path);
-            self.problems.append(&mut self.config.problems);
+            self.take_config(&text, path);
         }
+    }
+
+    pub(super) fn take_config(&mut self, text: &str, path: PathBuf) {
+        self.config = ConfigFile::parse(text);
+        self.config_path = Some(path);
+        self.problems.append(&mut self.config.problems);
     }
 
     fn read_file(

@@ -4,6 +4,9 @@
 //! rest, which most are, holds no buffer: what was read is in the buffer of its reader until it is taken, and only what
 //! is left of a frame that has not come whole is kept.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzz;
+
 use bytes::Bytes;
 use engine::limits::FRAME_BYTES_MAX;
 

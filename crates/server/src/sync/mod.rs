@@ -18,6 +18,8 @@ mod socket;
 mod stream;
 mod thread;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use frame::fuzz::frame as fuzz_frame;
 pub(crate) use pulse::{Pulse, Watched};
 
 pub use hub::{Admitted, Health, Hub, HubError, HubSettings};
