@@ -8,9 +8,10 @@ FLOOD_SECONDS ?= 5
 FAULTS := full_disk storage_faults worker_faults clock_steps neighbours_down init_and_publish_faults flood damage
 CRATES ?= engine store atproto
 HEAD   ?= HEAD
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help dev page build check fmt clippy deny test test-kill test-faults mutants bench bench-compare tools \
+.PHONY: help dev page build check fmt clippy deny test test-kill test-faults fuzz mutants bench bench-compare tools \
 	conformance-packages conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
@@ -49,6 +50,9 @@ test-kill: ## Kill the server (kill -9) under load KILLS=1000 times and look for
 test-faults: ## Put every fault of docs/proof/faults.md to the server, and flood it for FLOOD_SECONDS=5 a route
 	FLOOD_SECONDS=$(FLOOD_SECONDS) cargo test --release --locked --no-fail-fast -p groundmist-sync \
 		$(FAULTS:%=--test %) -- --nocapture
+
+fuzz: ## Fuzz for FUZZ_SECONDS=60 a target, TARGETS="wire engine" to choose; what broke is in fuzz/artifacts
+	@FUZZ_SECONDS="$(FUZZ_SECONDS)" tools/fuzz $(TOOLS) $(TARGETS)
 
 mutants: ## Look for code that no test notices a change of; ARGS go to cargo-mutants, CRATES="engine store atproto"
 	@CRATES="$(CRATES)" tools/mutants $(TOOLS) $(ARGS)
