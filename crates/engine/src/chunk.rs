@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::ChangeHash,
     leb128::{self, Malformed, Reader},
-    limits::{CHANGE_BYTES_MAX, HASHES_MAX, INFLATED_BYTES_MAX},
+    limits::{CHANGE_BYTES_MAX, HASHES_MAX, HEADS_MAX, INFLATED_BYTES_MAX},
     planted::{Bug, is_planted},
 };
 
@@ -167,7 +167,7 @@ fn change(hash: ChangeHash, contents: &[u8], bytes: Bytes) -> Result<Chunk, Chun
         return Err(ChunkError::TooLong);
     }
     let mut reader = Reader::new(contents);
-    let deps = hashes(&mut reader)?;
+    let deps = hashes(&mut reader, HASHES_MAX)?;
     let actor = reader.prefixed()?;
     if actor.len() > ACTOR_BYTES_MAX {
         return Err(ChunkError::Malformed);
@@ -197,15 +197,15 @@ fn document_heads(contents: &[u8]) -> Result<Vec<ChangeHash>, ChunkError> {
     for _ in 0..reader.count(1)? {
         reader.prefixed()?;
     }
-    let mut heads = hashes(&mut reader)?;
+    let mut heads = hashes(&mut reader, HEADS_MAX)?;
     heads.sort_unstable();
     heads.dedup();
     Ok(heads)
 }
 
-fn hashes(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, ChunkError> {
+fn hashes(reader: &mut Reader<'_>, count_max: usize) -> Result<Vec<ChangeHash>, ChunkError> {
     let count = reader.count(ChangeHash::BYTES)?;
-    if count > HASHES_MAX {
+    if count > count_max {
         return Err(ChunkError::Malformed);
     }
     let mut hashes = Vec::with_capacity(count);

@@ -71,7 +71,7 @@ pub(crate) struct Document {
     /// Before this time (Unix, milliseconds) no job is tried again: what came of the last one could not be stored.
     no_job_before_ms: u64,
     /// All chunks, for as long as the messages are handled for which they were read.
-    at_hand: Option<Vec<StoredChunk>>,
+    at_hand: Option<AtHand>,
     job: Option<RunningJob>,
     ephemeral: EphemeralCounts,
     used_at_ms: u64,
@@ -102,6 +102,12 @@ enum Step {
     Done,
     /// The document cannot handle it yet.
     Wait,
+}
+
+/// All chunks of a document, and who has been sent them already.
+struct AtHand {
+    chunks: Vec<StoredChunk>,
+    served: BTreeSet<ConnectionId>,
 }
 
 /// Nodes that are being read for a peer, and the heads that they lead it to.
@@ -155,11 +161,11 @@ impl Document {
             data,
         };
         if self.must_queue(connection) {
-            return self.queue.push(message);
+            return self.queue.push(message, outlet.queued_bytes);
         }
         match self.handle(&message, outlet)? {
             Step::Done => Ok(()),
-            Step::Wait => self.queue.push(message),
+            Step::Wait => self.queue.push(message, outlet.queued_bytes),
         }
     }
 
@@ -225,6 +231,11 @@ impl Document {
             && self.queue.is_empty()
             && self.whole.is_none()
             && self.parts.is_empty()
+    }
+
+    /// Bytes of messages that wait for it.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
     }
 
     /// When it was last used, Unix time in milliseconds.

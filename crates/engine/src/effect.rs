@@ -228,6 +228,9 @@ pub enum Refusal {
     /// Too many changes whose dependencies are missing.
     #[error("too many changes without their dependencies")]
     TooManyOrphans,
+    /// Too many branches that nothing has merged.
+    #[error("too many heads of one document")]
+    TooManyHeads,
     /// More messages for one document than we queue.
     #[error("too much at once for one document")]
     TooMuchQueued,
@@ -259,6 +262,7 @@ impl Refusal {
             | Self::ChangeSequence
             | Self::UnloadableDocument
             | Self::TooManyOrphans
+            | Self::TooManyHeads
             | Self::TooMuchQueued
             | Self::TooManyDocuments
             | Self::NotAllowed

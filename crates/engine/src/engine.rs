@@ -48,6 +48,8 @@ pub struct Engine {
     last_retry_ms: u64,
     last_frame_ms: u64,
     next_sweep_ms: u64,
+    /// Bytes of messages that wait for documents.
+    queued_bytes: usize,
     /// Empty between calls; kept for its memory.
     wishes: Vec<Wish>,
 }
@@ -122,6 +124,7 @@ impl Engine {
             last_retry_ms: 0,
             last_frame_ms: 0,
             next_sweep_ms: 0,
+            queued_bytes: 0,
             wishes: vec![],
         }
     }
@@ -555,6 +558,7 @@ impl Turn<'_> {
             effects: self.effects,
             wishes: &mut self.engine.wishes,
             encoded: None,
+            queued_bytes: self.engine.queued_bytes,
             now_ms: self.now_ms,
         }
     }
@@ -578,9 +582,12 @@ impl Turn<'_> {
             effects: self.effects,
             wishes: &mut engine.wishes,
             encoded: None,
+            queued_bytes: engine.queued_bytes,
             now_ms: self.now_ms,
         };
+        engine.queued_bytes -= document.queued_bytes();
         let result = act(document, &mut outlet);
+        engine.queued_bytes += document.queued_bytes();
         self.grant_wishes(id);
         result
     }

@@ -4,7 +4,11 @@
 //! order in which they came, so dependencies come before what depends on them, and "everything up to node n" is
 //! one number. About 70 bytes a change.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use hashbrown::HashTable;
 
@@ -57,13 +61,18 @@ pub(crate) struct Graph {
     /// Sequence number of each actor's last change; changes of an actor have 1, 2, 3...
     last_seqs: Vec<u64>,
     actors: BTreeMap<Box<[u8]>, u32>,
-    /// Heads of all nodes, ascending by position.
-    heads: Vec<Node>,
+    /// Heads of all nodes. Sets, because a hostile device can make as many heads as it sends changes.
+    heads: BTreeSet<Node>,
     /// Nodes below are on disk.
     durable: Node,
-    durable_heads: Vec<Node>,
+    durable_heads: BTreeSet<Node>,
     durable_hashes: Heads,
+    /// Memory in bytes of what is not in the tables: lists of dependencies, and actors.
+    beside_bytes: usize,
 }
+
+/// What an actor costs besides its id, in bytes, about.
+const ACTOR_BYTES: usize = 64;
 
 struct Entry {
     hash: ChangeHash,
@@ -94,6 +103,14 @@ impl Deps {
             Self::None => &[],
             Self::One(node) => std::slice::from_ref(node),
             Self::Many(nodes) => nodes,
+        }
+    }
+
+    /// Memory in bytes beside the node itself.
+    fn cost_bytes(&self) -> usize {
+        match self {
+            Self::None | Self::One(_) => 0,
+            Self::Many(nodes) => size_of_val::<[Node]>(nodes),
         }
     }
 }
@@ -173,6 +190,11 @@ impl Graph {
         self.hashes_of(&self.heads)
     }
 
+    /// How many heads there are.
+    pub(crate) fn count_heads(&self) -> usize {
+        self.heads.len()
+    }
+
     /// The node with this hash.
     pub(crate) fn find(&self, hash: &ChangeHash) -> Option<Node> {
         self.by_hash
@@ -192,7 +214,7 @@ impl Graph {
 
     /// Memory in bytes, about.
     pub(crate) fn cost_bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Entry>() + self.by_hash.capacity() * 5
+        self.nodes.capacity() * size_of::<Entry>() + self.by_hash.capacity() * 5 + self.beside_bytes
     }
 
     /// Takes a change in, behind everything that is there.
@@ -235,7 +257,9 @@ impl Graph {
             if let Some(last) = self.last_seqs.get_mut(entry.actor as usize) {
                 *last -= 1;
             }
+            self.beside_bytes -= entry.deps.cost_bytes();
         }
+        self.forget_actors();
         self.heads = self.heads_among(length);
         if self.durable > length {
             self.set_durable(length);
@@ -248,8 +272,10 @@ impl Graph {
             for node in self.durable..length {
                 let entry = self.nodes.get(node as usize);
                 let deps = entry.map_or(&[][..], |entry| entry.deps.as_slice());
-                self.durable_heads.retain(|head| !deps.contains(head));
-                self.durable_heads.push(node);
+                for dep in deps {
+                    self.durable_heads.remove(dep);
+                }
+                self.durable_heads.insert(node);
             }
         } else {
             self.durable_heads = self.heads_among(length);
@@ -315,7 +341,7 @@ impl Graph {
         self.nodes.get(node as usize).map(|entry| &entry.hash)
     }
 
-    fn hashes_of(&self, nodes: &[Node]) -> Vec<ChangeHash> {
+    fn hashes_of(&self, nodes: &BTreeSet<Node>) -> Vec<ChangeHash> {
         let mut hashes: Vec<_> = nodes
             .iter()
             .filter_map(|node| self.hash(*node))
@@ -330,7 +356,7 @@ impl Graph {
         self.hashes_of(&self.heads_among(length)).into()
     }
 
-    fn heads_among(&self, length: Node) -> Vec<Node> {
+    fn heads_among(&self, length: Node) -> BTreeSet<Node> {
         let mut depended_on = Marks::new(length);
         for (entry, _) in self.nodes.iter().zip(0..length) {
             entry
@@ -351,8 +377,25 @@ impl Graph {
         }
         let actor = u32::try_from(self.last_seqs.len()).unwrap_or(u32::MAX);
         self.last_seqs.push(0);
+        self.beside_bytes += ACTOR_BYTES + id.len();
         self.actors.insert(id.into(), actor);
         actor
+    }
+
+    /// Forgets the actors whose first change is gone. They are the last ones: numbers are given in the order of first
+    /// changes.
+    fn forget_actors(&mut self) {
+        let used = self.last_seqs.iter().rposition(|last| *last > 0);
+        let count = used.map_or(0, |last| last + 1);
+        if count < self.last_seqs.len() {
+            self.last_seqs.truncate(count);
+            let beside_bytes = &mut self.beside_bytes;
+            self.actors.retain(|id, actor| {
+                let stays = (*actor as usize) < count;
+                *beside_bytes -= if stays { 0 } else { ACTOR_BYTES + id.len() };
+                stays
+            });
+        }
     }
 
     fn append(&mut self, entry: Entry) -> Option<Node> {
@@ -360,9 +403,11 @@ impl Graph {
             .ok()
             .filter(|node| *node != Node::MAX)?;
         *self.last_seqs.get_mut(entry.actor as usize)? += 1;
-        let deps = entry.deps.as_slice();
-        self.heads.retain(|head| !deps.contains(head));
-        self.heads.push(node);
+        for dep in entry.deps.as_slice() {
+            self.heads.remove(dep);
+        }
+        self.heads.insert(node);
+        self.beside_bytes += entry.deps.cost_bytes();
         let nodes = &self.nodes;
         let rehash = |at: &Node| nodes.get(*at as usize).map_or(0, |entry| key(&entry.hash));
         self.by_hash.insert_unique(key(&entry.hash), node, rehash);
@@ -547,6 +592,26 @@ mod tests {
                 Some(AT),
                 None
             ]
+        );
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_no_actor_and_what_is_kept_is_counted() {
+        let mut graph = Graph::default();
+        graph.link(&change(1, b"a", 1, &[]), AT).unwrap();
+        let cost = graph.beside_bytes;
+        let (long, longer) = ([7; 200], [8; 200]);
+        graph.link(&change(2, &long, 1, &[]), AT).unwrap();
+        graph.link(&change(3, b"a", 2, &[1, 2]), AT).unwrap();
+        graph.link(&change(4, &longer, 1, &[2]), AT).unwrap();
+        assert!(graph.beside_bytes >= cost + 2 * 200 + 2 * size_of::<Node>());
+        graph.truncate(1);
+        assert_eq!((graph.actors.len(), graph.beside_bytes), (1, cost));
+        // the next one gets the number that is free again
+        graph.link(&change(5, b"b", 1, &[1]), AT).unwrap();
+        assert_eq!(
+            graph.link(&change(6, b"b", 2, &[5]), AT),
+            Ok(Linked::New(2))
         );
     }
 

@@ -3,7 +3,7 @@
 //! A change whose dependencies have not arrived is an *orphan*: it waits in a bounded queue, which is stored too,
 //! and is not advertised. The dependency that completes it takes it along.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::{
     chunk::{self, ChangeChunk, Chunk},
     graph::{Graph, LinkError, Linked, Node, Place},
     ids::ChangeHash,
-    limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX},
+    limits::{HEADS_MAX, ORPHAN_BYTES_MAX, ORPHANS_MAX},
     planted::{Bug, is_planted},
     storage::Orphan,
 };
@@ -23,6 +23,8 @@ pub(crate) enum IntakeError {
     Sequence,
     /// More orphans than we keep.
     TooManyOrphans,
+    /// More heads than a document may have.
+    TooManyHeads,
     /// The graph is full.
     Full,
 }
@@ -30,10 +32,16 @@ pub(crate) enum IntakeError {
 /// The orphans of a document.
 #[derive(Default)]
 pub(crate) struct Orphans {
-    by_hash: BTreeMap<ChangeHash, ChangeChunk>,
-    /// Missing dependency -> the orphans that were found to wait for it.
-    waiting: BTreeMap<ChangeHash, Vec<ChangeHash>>,
+    by_hash: BTreeMap<ChangeHash, Waiting>,
+    /// Missing dependencies, each with an orphan that was found to wait for it.
+    waiting: BTreeSet<(ChangeHash, ChangeHash)>,
     bytes: usize,
+}
+
+struct Waiting {
+    change: ChangeChunk,
+    /// The dependency that it was found to lack.
+    missing: ChangeHash,
 }
 
 /// What a batch of changes did to graph and orphans.
@@ -75,7 +83,8 @@ impl Orphans {
 
     /// Empties the queue.
     pub(crate) fn take_all(&mut self) -> Vec<ChangeChunk> {
-        std::mem::take(self).by_hash.into_values().collect()
+        let orphans = std::mem::take(self).by_hash.into_values();
+        orphans.map(|orphan| orphan.change).collect()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -89,24 +98,40 @@ impl Orphans {
         (self.by_hash.len(), bytes.sum())
     }
 
-    /// What must still come before `hash`, an orphan or not here at all, can be taken in.
-    pub(crate) fn missing_for(&self, hash: ChangeHash, graph: &Graph, found: &mut Vec<ChangeHash>) {
-        let mut stack = vec![hash];
-        let mut seen = std::collections::BTreeSet::new();
+    /// What must still come before these, which are orphans or not here at all, can be taken in; ascending.
+    pub(crate) fn missing_for(
+        &self,
+        hashes: impl IntoIterator<Item = ChangeHash>,
+        graph: &Graph,
+    ) -> Vec<ChangeHash> {
+        let mut stack: Vec<_> = hashes.into_iter().collect();
+        let (mut seen, mut missing) = (BTreeSet::new(), BTreeSet::new());
         while let Some(hash) = stack.pop() {
-            if !seen.insert(hash) || graph.find(&hash).is_some() {
+            if graph.find(&hash).is_some() {
                 continue;
             }
             match self.by_hash.get(&hash) {
-                Some(orphan) => stack.extend(&orphan.deps),
-                None => found.push(hash),
+                // of all that wait for each other, each is looked at once
+                Some(orphan) if seen.insert(hash) => stack.extend(&orphan.change.deps),
+                Some(_) => {}
+                None => {
+                    missing.insert(hash);
+                }
             }
         }
+        missing.into_iter().collect()
     }
 
     /// Gives back what a failed write had taken, and forgets what it had added.
-    pub(crate) fn undo(&mut self, added: &[ChangeHash], adopted: Vec<ChangeChunk>, graph: &Graph) {
-        added.iter().for_each(|hash| drop(self.remove(hash)));
+    pub(crate) fn undo<'a>(
+        &mut self,
+        added: impl IntoIterator<Item = &'a ChangeHash>,
+        adopted: Vec<ChangeChunk>,
+        graph: &Graph,
+    ) {
+        for hash in added {
+            drop(self.remove(hash));
+        }
         adopted
             .into_iter()
             .for_each(|change| self.keep(change, graph));
@@ -121,15 +146,32 @@ impl Orphans {
     }
 
     fn insert(&mut self, change: ChangeChunk, missing: ChangeHash) {
+        let hash = change.hash;
+        drop(self.remove(&hash));
         self.bytes += change.bytes.len();
-        self.waiting.entry(missing).or_default().push(change.hash);
-        self.by_hash.insert(change.hash, change);
+        self.waiting.insert((missing, hash));
+        self.by_hash.insert(hash, Waiting { change, missing });
     }
 
     fn remove(&mut self, hash: &ChangeHash) -> Option<ChangeChunk> {
-        let change = self.by_hash.remove(hash)?;
+        let Waiting { change, missing } = self.by_hash.remove(hash)?;
+        self.waiting.remove(&(missing, *hash));
         self.bytes -= change.bytes.len();
         Some(change)
+    }
+
+    /// Takes out the orphans that were found to wait for `hash`.
+    fn remove_waiting_for(&mut self, hash: ChangeHash) -> Vec<ChangeChunk> {
+        let (first, last) = (
+            ChangeHash::from_bytes([0; 32]),
+            ChangeHash::from_bytes([255; 32]),
+        );
+        let waiting = self.waiting.range((hash, first)..=(hash, last));
+        let waiting: Vec<_> = waiting.map(|(_, orphan)| *orphan).collect();
+        waiting
+            .iter()
+            .filter_map(|orphan| self.remove(orphan))
+            .collect()
     }
 }
 
@@ -141,8 +183,9 @@ struct Batch<'a> {
     length: usize,
     /// Every change so far became a node as it came: none was known, or had to wait.
     as_it_came: bool,
-    new_orphans: Vec<ChangeHash>,
+    new_orphans: BTreeSet<ChangeHash>,
     adopted: Vec<ChangeChunk>,
+    heads_before: usize,
 }
 
 /// Takes `changes`, whose bytes are `whole`, into the graph; what cannot be linked yet becomes an orphan.
@@ -156,7 +199,8 @@ pub(crate) fn take(
     whole: &Bytes,
 ) -> Result<Taken, IntakeError> {
     let start = graph.len();
-    let (pieces, new_orphans, adopted) = (vec![], vec![], vec![]);
+    let (pieces, new_orphans, adopted) = (vec![], BTreeSet::new(), vec![]);
+    let heads_before = graph.count_heads();
     let mut batch = Batch {
         graph,
         orphans,
@@ -165,6 +209,7 @@ pub(crate) fn take(
         as_it_came: true,
         new_orphans,
         adopted,
+        heads_before,
     };
     let outcome = changes
         .into_iter()
@@ -193,7 +238,7 @@ pub(crate) fn take(
     let bytes = |hash: ChangeHash| {
         Some(Orphan {
             hash,
-            bytes: orphans.by_hash.get(&hash)?.bytes.clone(),
+            bytes: orphans.by_hash.get(&hash)?.change.bytes.clone(),
         })
     };
     let new_orphans = new_orphans.into_iter().filter_map(bytes).collect();
@@ -228,14 +273,13 @@ pub(crate) fn readmit(
         // whoever waits for a hash that is there already is woken by it below
         orphans.keep(change, graph);
     }
-    let ready: Vec<ChangeHash> = orphans
-        .waiting
-        .keys()
+    let awaited = orphans.waiting.iter().map(|(missing, _)| *missing);
+    let ready: BTreeSet<ChangeHash> = awaited
         .filter(|hash| orphans.by_hash.contains_key(hash))
-        .copied()
         .collect();
     let start = graph.len();
-    let (pieces, new_orphans, adopted) = (vec![], vec![], vec![]);
+    let (pieces, new_orphans, adopted) = (vec![], BTreeSet::new(), vec![]);
+    let heads_before = graph.count_heads();
     let mut batch = Batch {
         graph,
         orphans,
@@ -244,6 +288,7 @@ pub(crate) fn readmit(
         as_it_came: false,
         new_orphans,
         adopted,
+        heads_before,
     };
     let mut queue = VecDeque::new();
     for hash in ready {
@@ -300,8 +345,11 @@ impl Batch<'_> {
             Err(LinkError::Missing(missing)) => {
                 self.as_it_came = false;
                 if !self.orphans.by_hash.contains_key(&change.hash) {
-                    self.new_orphans.push(change.hash);
-                    self.orphans.insert(change, missing);
+                    self.new_orphans.insert(change.hash);
+                    // it may wait for long, and the message around it need not
+                    let bytes = Bytes::copy_from_slice(&change.bytes);
+                    self.orphans
+                        .insert(ChangeChunk { bytes, ..change }, missing);
                 }
                 Ok(None)
             }
@@ -330,13 +378,8 @@ impl Batch<'_> {
     }
 
     fn leave_queue(&mut self, orphan: ChangeChunk) {
-        match self
-            .new_orphans
-            .iter()
-            .position(|hash| *hash == orphan.hash)
-        {
-            Some(at) => drop(self.new_orphans.swap_remove(at)),
-            None => self.adopted.push(orphan),
+        if !self.new_orphans.remove(&orphan.hash) {
+            self.adopted.push(orphan);
         }
     }
 
@@ -355,12 +398,7 @@ impl Batch<'_> {
 
     /// Moves the orphans that waited for `hash` to `ready`; whether there were any.
     fn wake(&mut self, hash: ChangeHash, ready: &mut VecDeque<ChangeChunk>) -> bool {
-        let waiting = self.orphans.waiting.remove(&hash).unwrap_or_default();
-        ready.extend(
-            waiting
-                .iter()
-                .filter_map(|orphan| self.orphans.remove(orphan)),
-        );
+        ready.extend(self.orphans.remove_waiting_for(hash));
         self.as_it_came &= ready.is_empty();
         !ready.is_empty()
     }
@@ -372,6 +410,9 @@ impl Batch<'_> {
         }
         if orphans.by_hash.len() > ORPHANS_MAX || orphans.bytes > ORPHAN_BYTES_MAX {
             return Err(IntakeError::TooManyOrphans);
+        }
+        if self.graph.count_heads() > HEADS_MAX.max(self.heads_before) {
+            return Err(IntakeError::TooManyHeads);
         }
         Ok(())
     }
@@ -444,10 +485,7 @@ mod tests {
             (taken.nodes, &taken.chunk[..], taken.orphans.len()),
             (0..1, &[1][..], 2)
         );
-        let mut missing = vec![];
-        document
-            .orphans
-            .missing_for(hash(4), &document.graph, &mut missing);
+        let missing = document.orphans.missing_for([hash(4)], &document.graph);
         assert_eq!(missing, [hash(2)]);
         let taken = document.take(&[2]).unwrap();
         assert_eq!(
@@ -532,8 +570,14 @@ mod tests {
                 mut graph,
                 mut orphans,
             } = Document::default();
+            let refused = take(&mut graph, &mut orphans, more, &Bytes::new());
+            assert_eq!(refused.err(), Some(IntakeError::TooManyOrphans));
+            assert!(
+                orphans.waiting.is_empty(),
+                "nor is what they waited for kept"
+            );
+            assert_eq!(orphans.bytes(), 0);
             let mut take = |changes| take(&mut graph, &mut orphans, changes, &Bytes::new());
-            assert_eq!(take(more).err(), Some(IntakeError::TooManyOrphans));
             let count = most.len();
             let taken = take(most).unwrap();
             assert_eq!(taken.orphans.len(), count, "nothing of the others is left");
@@ -599,5 +643,24 @@ mod tests {
         assert_eq!((waiting, document.orphans.bytes()), (vec![hash(7)], 1));
         let taken = document.take(&[5, 6]).unwrap();
         assert_eq!((taken.nodes, taken.adopted.len()), (4..7, 1));
+    }
+
+    #[test]
+    fn an_orphan_keeps_its_own_bytes_and_not_the_message_that_it_came_in() {
+        let mut document = Document::default();
+        document.take(&[1]).unwrap();
+        let message = Bytes::from(vec![3; 1 << 20]);
+        let orphan = ChangeChunk {
+            bytes: message.slice(7..8),
+            ..change(3)
+        };
+        take(
+            &mut document.graph,
+            &mut document.orphans,
+            vec![orphan],
+            &message,
+        )
+        .unwrap();
+        assert!(message.is_unique(), "nobody else holds it");
     }
 }

@@ -23,8 +23,12 @@ pub const NAME_BYTES_MAX: usize = 512;
 /// Deepest nesting of CBOR in a frame; deeper closes the socket.
 pub const CBOR_DEPTH_MAX: usize = 32;
 
-/// Most heads, and most needed hashes, in a sync message; more closes the socket.
+/// Most needed hashes in a sync message, and most dependencies of a change; more closes the socket.
 pub const HASHES_MAX: usize = 100_000;
+
+/// Most heads of a document: branches that nothing has merged yet (people have a handful). They are in every message
+/// about the document. More closes the socket.
+pub const HEADS_MAX: usize = 10_000;
 
 /// Most `have` entries in a sync message (clients send one); more closes the socket.
 pub const HAVES_MAX: usize = 16;
@@ -50,6 +54,15 @@ pub const SUBSCRIPTIONS_MAX: usize = bound(200_000, 6);
 
 /// Most bytes of messages that wait for one document to be loaded; a message more closes its socket.
 pub const QUEUED_BYTES_MAX: usize = bound(128 << 20, 256 << 10);
+
+/// Most bytes of messages that wait for documents of the group to be loaded; whose message has to wait then is closed.
+pub const QUEUED_IN_ALL_BYTES_MAX: usize = 512 << 20;
+
+/// What a message that waits counts besides its bytes, so that many short ones are not for nothing.
+pub const QUEUED_MESSAGE_BYTES: usize = bound(SHARED_BYTES_MAX, 0);
+
+/// Longest message, in bytes, of which a part may keep the whole in memory, however short the part is.
+pub const SHARED_BYTES_MAX: usize = 1 << 10;
 
 /// Most bytes of changes of one document that are on their way to the disk; beyond, messages wait (see
 /// [`QUEUED_BYTES_MAX`]).

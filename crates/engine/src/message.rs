@@ -9,7 +9,8 @@ use crate::{
     bloom::BloomFilter,
     ids::ChangeHash,
     leb128::{self, Malformed, Reader},
-    limits::{HASHES_MAX, HAVES_MAX},
+    limits::{HASHES_MAX, HAVES_MAX, HEADS_MAX},
+    wire::part_of,
 };
 
 const VERSION_1: u8 = 0x42;
@@ -63,10 +64,10 @@ impl<'a> SyncMessage<'a> {
         if !matches!(reader.byte()?, VERSION_1 | VERSION_2) {
             return Err(Malformed);
         }
-        let mut heads = hashes(&mut reader)?;
+        let mut heads = hashes(&mut reader, HEADS_MAX)?;
         heads.sort_unstable();
         heads.dedup();
-        let need = hashes(&mut reader)?;
+        let need = hashes(&mut reader, HASHES_MAX)?;
         let have = haves(&mut reader)?;
         let changes = changes(bytes, &mut reader)?;
         let flags = if reader.is_empty() {
@@ -124,9 +125,9 @@ pub(crate) fn flags_of(bytes: &Bytes) -> Option<Flags> {
     }
 }
 
-fn hashes(reader: &mut Reader<'_>) -> Result<Vec<ChangeHash>, Malformed> {
+fn hashes(reader: &mut Reader<'_>, count_max: usize) -> Result<Vec<ChangeHash>, Malformed> {
     let count = reader.count(ChangeHash::BYTES)?;
-    if count > HASHES_MAX {
+    if count > count_max {
         return Err(Malformed);
     }
     let mut hashes = Vec::with_capacity(count);
@@ -143,7 +144,7 @@ fn haves<'a>(reader: &mut Reader<'a>) -> Result<Vec<Have<'a>>, Malformed> {
     }
     let mut haves = Vec::with_capacity(count);
     for _ in 0..count {
-        let last_sync = hashes(reader)?;
+        let last_sync = hashes(reader, HEADS_MAX)?;
         haves.push(Have {
             last_sync,
             bloom: BloomFilter::parse(reader.prefixed()?)?,
@@ -152,13 +153,11 @@ fn haves<'a>(reader: &mut Reader<'a>) -> Result<Vec<Have<'a>>, Malformed> {
     Ok(haves)
 }
 
-/// The entries joined; a single entry, the usual case, is not copied.
+/// The entries joined; a single entry, the usual case, is not copied if it is most of the message.
 fn changes(all: &Bytes, reader: &mut Reader<'_>) -> Result<Bytes, Malformed> {
     let count = reader.count(1)?;
     if count == 1 {
-        let entry = reader.prefixed()?;
-        let end = all.len() - reader.remaining();
-        return Ok(all.slice(end - entry.len()..end));
+        return Ok(part_of(all, reader.prefixed()?));
     }
     let mut joined = Vec::new();
     for _ in 0..count {

@@ -100,6 +100,8 @@ pub(crate) struct Outlet<'a> {
     pub(crate) wishes: &'a mut Vec<Wish>,
     /// The sync message that went out last.
     pub(crate) encoded: Option<Encoded>,
+    /// Bytes of messages that wait, for whichever document.
+    pub(crate) queued_bytes: usize,
     pub(crate) now_ms: u64,
 }
 

@@ -17,7 +17,7 @@ use minicbor::{
 use crate::{
     effect::OutFrame,
     ids::{ChangeHash, DocumentId},
-    limits::{CBOR_DEPTH_MAX, NAME_BYTES_MAX},
+    limits::{CBOR_DEPTH_MAX, NAME_BYTES_MAX, SHARED_BYTES_MAX},
     names::Names,
 };
 
@@ -215,10 +215,20 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The data, which is not copied: it is a part of `frame`.
+    /// The data.
     fn data_of(&self, frame: &Bytes) -> Result<Bytes, MalformedFrame> {
         let data = self.data.filter(|data| !data.is_empty());
-        data.map(|data| frame.slice_ref(data)).ok_or(MalformedFrame)
+        data.map(|data| part_of(frame, data)).ok_or(MalformedFrame)
+    }
+}
+
+/// A part of a message, to be kept. It shares the memory of the whole if it is most of it: nobody has us keep megabytes
+/// for the sake of some bytes among them.
+pub(crate) fn part_of(whole: &Bytes, part: &[u8]) -> Bytes {
+    if whole.len() <= SHARED_BYTES_MAX || whole.len() / 2 <= part.len() {
+        whole.slice_ref(part)
+    } else {
+        Bytes::copy_from_slice(part)
     }
 }
 
@@ -599,6 +609,16 @@ mod tests {
             ("documentId", Text(&id)),
             ("extra", extra),
         ])
+    }
+
+    #[test]
+    fn a_short_part_does_not_keep_a_long_message_and_a_long_one_is_not_copied() {
+        let whole = bytes::Bytes::from(vec![1; 1 << 20]);
+        let short = part_of(&whole, whole.get(5..9).unwrap());
+        assert_eq!(&short[..], [1; 4]);
+        assert!(whole.is_unique(), "nobody else holds it");
+        let long = part_of(&whole, whole.get(5..).unwrap());
+        assert_eq!(long.as_ptr(), whole.get(5..).unwrap().as_ptr());
     }
 
     #[test]

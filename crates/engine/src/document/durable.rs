@@ -1,10 +1,10 @@
 //! What the disk says to a document: what was read, what was written, what could not be.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Document, Hot, Part, State};
+use super::{AtHand, Document, Hot, Part, State};
 use crate::{
     chunk::{self, ChangeChunk, Chunk},
     effect::Refusal,
@@ -115,7 +115,10 @@ impl Document {
             }
             Ok(Answer::Chunks { meta, chunks }) => {
                 self.adopt(meta);
-                self.at_hand = Some(chunks);
+                self.at_hand = Some(AtHand {
+                    chunks,
+                    served: BTreeSet::new(),
+                });
             }
             Ok(Answer::Stored | Answer::Documents(_)) | Err(_) => {
                 self.state = State::New;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     effect::Refusal,
     ids::ConnectionId,
-    limits::QUEUED_BYTES_MAX,
+    limits::{QUEUED_BYTES_MAX, QUEUED_IN_ALL_BYTES_MAX, QUEUED_MESSAGE_BYTES},
     planted::{Bug, is_planted},
     wire::SyncKind,
 };
@@ -17,6 +17,12 @@ pub(super) struct Queued {
     pub(super) connection: ConnectionId,
     pub(super) kind: SyncKind,
     pub(super) data: Bytes,
+}
+
+impl Queued {
+    fn cost_bytes(&self) -> usize {
+        QUEUED_MESSAGE_BYTES + self.data.len()
+    }
 }
 
 #[derive(Default)]
@@ -37,12 +43,20 @@ impl Queue {
         self.counts.contains_key(&connection)
     }
 
-    /// Adds a message behind all others.
+    /// What waits here, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a message behind all others; `in_all_bytes` wait for other documents or this one.
     ///
     /// # Errors
     /// If there is no room for it.
-    pub(super) fn push(&mut self, message: Queued) -> Result<(), Refusal> {
-        if self.bytes + message.data.len() > QUEUED_BYTES_MAX {
+    pub(super) fn push(&mut self, message: Queued, in_all_bytes: usize) -> Result<(), Refusal> {
+        let is_too_much = |waiting, bytes_max| waiting + message.cost_bytes() > bytes_max;
+        if is_too_much(self.bytes, QUEUED_BYTES_MAX)
+            || is_too_much(in_all_bytes, QUEUED_IN_ALL_BYTES_MAX)
+        {
             return Err(Refusal::TooMuchQueued);
         }
         self.count(&message);
@@ -53,7 +67,7 @@ impl Queue {
     /// Takes the first message.
     pub(super) fn pop(&mut self) -> Option<Queued> {
         let message = self.messages.pop_front()?;
-        self.bytes -= message.data.len();
+        self.bytes -= message.cost_bytes();
         if let Some(count) = self.counts.get_mut(&message.connection) {
             *count -= 1;
             if *count == 0 {
@@ -77,7 +91,7 @@ impl Queue {
         self.messages.retain(|message| {
             let stays = message.connection != connection;
             let is_counted = !stays && !is_planted(Bug::MiscountsTheQueue);
-            self.bytes -= if is_counted { message.data.len() } else { 0 };
+            self.bytes -= if is_counted { message.cost_bytes() } else { 0 };
             stays
         });
     }
@@ -85,12 +99,12 @@ impl Queue {
     /// The bytes of its messages as they were counted, and counted anew.
     #[cfg(feature = "simulator")]
     pub(super) fn weigh(&self) -> (usize, usize) {
-        let bytes = self.messages.iter().map(|message| message.data.len());
+        let bytes = self.messages.iter().map(Queued::cost_bytes);
         (self.bytes, bytes.sum())
     }
 
     fn count(&mut self, message: &Queued) {
-        self.bytes += message.data.len();
+        self.bytes += message.cost_bytes();
         *self.counts.entry(message.connection).or_default() += 1;
     }
 }

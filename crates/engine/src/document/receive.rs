@@ -170,6 +170,7 @@ impl Document {
         let taken = taken.map_err(|error| match error {
             IntakeError::Sequence => Refusal::ChangeSequence,
             IntakeError::TooManyOrphans | IntakeError::Full => Refusal::TooManyOrphans,
+            IntakeError::TooManyHeads => Refusal::TooManyHeads,
         })?;
         if !taken.is_empty() {
             self.append(Some(connection), taken, outlet);

@@ -187,10 +187,15 @@ impl Document {
             peer.told = None;
             return;
         }
-        if let Some(chunks) = self.at_hand.take() {
-            let heads = Arc::clone(&self.heads);
-            self.serve_everything(connection, &heads, &chunks, outlet);
-            self.at_hand = Some(chunks);
+        if let Some(mut at_hand) = self.at_hand.take() {
+            // once, however often it has asked while they were read: each answer is the whole document
+            if at_hand.served.insert(connection) {
+                let heads = Arc::clone(&self.heads);
+                self.serve_everything(connection, &heads, &at_hand.chunks, outlet);
+            } else {
+                peer.synced = Synced::Everything;
+            }
+            self.at_hand = Some(at_hand);
             return;
         }
         peer.served = Served::FromDisk;
@@ -387,15 +392,8 @@ impl Hot {
         if may_write.is_err() {
             return vec![];
         }
-        let mut missing = vec![];
-        for head in peer.their_heads.iter().flat_map(|heads| heads.iter()) {
-            if self.graph.find(head).is_none() {
-                self.orphans.missing_for(*head, &self.graph, &mut missing);
-            }
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        missing
+        let heads = peer.their_heads.iter().flat_map(|heads| heads.iter());
+        self.orphans.missing_for(heads.copied(), &self.graph)
     }
 
     /// How many of `nodes` have, together, no more than `bytes_max` bytes; at least one.

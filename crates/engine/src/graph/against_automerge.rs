@@ -119,14 +119,8 @@ impl Sides {
 
     /// What must come before all that has come can be taken in.
     fn missing(&self) -> Vec<ChangeHash> {
-        let mut missing = vec![];
-        for hash in &self.came {
-            self.orphans
-                .missing_for(ours(hash), &self.graph, &mut missing);
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        missing
+        let came = self.came.iter().map(ours);
+        self.orphans.missing_for(came, &self.graph)
     }
 }
 

@@ -1,0 +1,292 @@
+//! What one frame may cost that a device sends to hurt. An engine is one of many in a thread: while it is at a frame, no
+//! other group is served.
+//!
+//! Time is that of the processor, and its bounds are several times what is needed: they are there to notice cost that
+//! grows with the square of what is sent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends"
+)]
+
+mod world;
+
+use std::{fs, time::Duration};
+
+use engine::{
+    Access, ConnectionId, Effect, Engine, Input, Refusal,
+    limits::{BLOOM_PROBES_MAX, HAVES_MAX, HEADS_MAX, QUEUED_BYTES_MAX, QUEUED_MESSAGE_BYTES},
+    storage::Answer,
+};
+use sha2::{Digest, Sha256};
+use world::{Client, Received, World, document, join_frame, settings, sync_frame, talk};
+
+const PEER: ConnectionId = ConnectionId(1);
+
+/// An engine with one peer that has joined, and a store that forgets everything and says that it has it.
+struct Target {
+    engine: Engine,
+    refused: Option<Refusal>,
+    /// Whether the store keeps its answers to itself.
+    is_held: bool,
+}
+
+impl Target {
+    fn new() -> Self {
+        let mut target = Self {
+            engine: Engine::new(settings()),
+            refused: None,
+            is_held: false,
+        };
+        target.open(PEER);
+        target
+    }
+
+    fn open(&mut self, connection: ConnectionId) {
+        let access = Access::Write;
+        self.input(Input::Opened { connection, access });
+        let frame = join_frame("hostile");
+        self.input(Input::Frame { connection, frame });
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let (mut effects, mut answers) = (vec![], vec![]);
+            self.engine.handle(1_000_000, input, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Send { .. } | Effect::Work { .. } => {}
+                    Effect::Close { refusal, .. } => self.refused = Some(refusal),
+                    Effect::Write { ticket, .. } => answers.push((ticket, Ok(Answer::Stored))),
+                    Effect::Read { ticket, .. } => answers.push((ticket, Ok(Answer::Meta(None)))),
+                }
+            }
+            if !answers.is_empty() && !self.is_held {
+                inputs.push(Input::Answered(answers));
+            }
+        }
+    }
+
+    /// How long it takes until a message is dealt with.
+    fn message(&mut self, message: &Message) -> Duration {
+        let frame = sync_frame("sync", "hostile", document(7), &message.encode());
+        let before = processor_time();
+        self.input(Input::Frame {
+            connection: PEER,
+            frame,
+        });
+        let time = processor_time() - before;
+        // shown when a bound is passed
+        println!("{time:?}");
+        time
+    }
+}
+
+/// How long this thread has been at work, whoever else was.
+fn processor_time() -> Duration {
+    let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let ns = statistics.split(' ').next().unwrap();
+    Duration::from_nanos(ns.parse().unwrap())
+}
+
+type Hash = [u8; 32];
+
+#[derive(Default)]
+struct Message {
+    heads: Vec<Hash>,
+    need: Vec<Hash>,
+    have: Vec<u8>,
+    changes: Vec<u8>,
+    flags: &'static [u8],
+}
+
+impl Message {
+    fn of(changes: &[Change]) -> Self {
+        let changes = changes.iter().flat_map(|change| change.bytes.clone());
+        Self {
+            changes: changes.collect(),
+            ..Self::default()
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0x43];
+        for hashes in [&self.heads, &self.need] {
+            number(&mut out, hashes.len());
+            out.extend(hashes.concat());
+        }
+        if self.have.is_empty() {
+            out.push(0);
+        } else {
+            out.extend(&self.have);
+        }
+        number(&mut out, usize::from(!self.changes.is_empty()));
+        if !self.changes.is_empty() {
+            number(&mut out, self.changes.len());
+            out.extend(&self.changes);
+        }
+        out.extend(self.flags);
+        out
+    }
+}
+
+/// LEB128.
+fn number(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+struct Change {
+    hash: Hash,
+    bytes: Vec<u8>,
+}
+
+/// A change without operations.
+fn change(actor: usize, seq: usize, deps: &[Hash]) -> Change {
+    let mut contents = vec![];
+    number(&mut contents, deps.len());
+    contents.extend(deps.concat());
+    contents.push(8);
+    contents.extend(actor.to_le_bytes());
+    number(&mut contents, seq);
+    // first operation, time, no message, no other actors, no columns
+    contents.extend([1, 0, 0, 0, 0, 0]);
+    let mut chunk = vec![1];
+    number(&mut chunk, contents.len());
+    chunk.extend(contents);
+    let hash: Hash = Sha256::digest(&chunk).into();
+    let mut bytes = vec![0x85, 0x6f, 0x4a, 0x83];
+    bytes.extend(&hash[..4]);
+    bytes.extend(chunk);
+    Change { hash, bytes }
+}
+
+/// Changes of one actor, each on top of the one before.
+fn chain(length: usize) -> Vec<Change> {
+    let mut changes: Vec<Change> = vec![];
+    for seq in 1..=length {
+        let deps: Vec<Hash> = changes.last().map(|last| last.hash).into_iter().collect();
+        changes.push(change(0, seq, &deps));
+    }
+    changes
+}
+
+const SOON: Duration = Duration::from_secs(4);
+
+#[test]
+fn thousands_of_heads_cost_no_square_of_their_number_and_more_are_refused() {
+    let root = change(0, 1, &[]);
+    let of_root = |actor| change(actor, 1, &[root.hash]);
+    let mut target = Target::new();
+    let most: Vec<_> = (1..=HEADS_MAX).map(of_root).collect();
+    target.message(&Message::of(std::slice::from_ref(&root)));
+    assert!(target.message(&Message::of(&most)) < SOON);
+    assert_eq!(target.refused, None);
+    assert!(target.message(&Message::of(&[of_root(HEADS_MAX + 1)])) < SOON);
+    assert_eq!(target.refused, Some(Refusal::TooManyHeads));
+    // refused as a whole, and no sooner: none of it is a head until all of it is there
+    let mut target = Target::new();
+    target.message(&Message::of(std::slice::from_ref(&root)));
+    let too_many: Vec<_> = (1..=4 * HEADS_MAX).map(of_root).collect();
+    assert!(target.message(&Message::of(&too_many)) < SOON);
+    assert_eq!(target.refused, Some(Refusal::TooManyHeads));
+}
+
+#[test]
+fn changes_that_depend_on_thousands_of_heads_cost_no_product_of_both() {
+    let mut target = Target::new();
+    let heads: Vec<_> = (1..=HEADS_MAX).map(|actor| change(actor, 1, &[])).collect();
+    let hashes: Vec<Hash> = heads.iter().map(|change| change.hash).collect();
+    target.message(&Message::of(&heads));
+    let on_all = |actor| change(actor, 1, &hashes);
+    let changes: Vec<_> = (1..=40).map(|more| on_all(HEADS_MAX + more)).collect();
+    assert!(target.message(&Message::of(&changes)) < SOON);
+    assert_eq!(target.refused, None);
+}
+
+#[test]
+fn a_history_that_is_sent_backwards_costs_no_square_of_its_length() {
+    let mut target = Target::new();
+    let mut changes = chain(60_000);
+    changes.reverse();
+    assert!(target.message(&Message::of(&changes)) < 2 * SOON);
+    assert_eq!(target.refused, None);
+}
+
+#[test]
+fn heads_that_wait_for_each_other_are_looked_through_once() {
+    let mut target = Target::new();
+    let changes = chain(HEADS_MAX);
+    let (_first, orphans) = changes.split_first().unwrap();
+    target.message(&Message::of(orphans));
+    let heads = orphans.iter().map(|orphan| orphan.hash).collect();
+    let message = Message {
+        heads,
+        ..Message::default()
+    };
+    assert!(target.message(&message) < SOON);
+    assert_eq!(target.refused, None);
+}
+
+#[test]
+fn filters_that_contain_everything_cost_no_more_than_their_probes() {
+    let mut target = Target::new();
+    target.message(&Message::of(&chain(20_000)));
+    // as many as may be, each of 64 bits that are all set, and asked as often as may be
+    let (haves, probes) = (HAVES_MAX as u8, BLOOM_PROBES_MAX as u8);
+    let filter = [&[0, 11, 1, 64, probes][..], &[0xff; 8]].concat();
+    let mut have = vec![haves];
+    (0..haves).for_each(|_| have.extend(&filter));
+    let message = Message {
+        heads: vec![[1; 32]],
+        have,
+        // sync reset: what was known of the peer does not count
+        flags: &[2, 2, 0x85],
+        ..Message::default()
+    };
+    assert!(target.message(&message) < SOON);
+    assert_eq!(target.refused, None);
+}
+
+#[test]
+fn a_document_is_sent_once_however_often_it_was_asked_for_while_it_was_read() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    writer.edit(&"long".repeat(10_000));
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    world.crash();
+    let connection = world.connect("hostile", Access::Read);
+    for _ in 0..1_000 {
+        let nothing = Message::default().encode();
+        world.frame(
+            connection,
+            sync_frame("request", "hostile", document(7), &nothing),
+        );
+    }
+    world.settle();
+    let told: Vec<_> = std::iter::from_fn(|| world.take(connection)).collect();
+    let with_changes = |received: &&Received| !received.sync_message().changes.is_empty();
+    assert_eq!(told.iter().filter(with_changes).count(), 1);
+}
+
+#[test]
+fn messages_that_wait_count_however_short_they_are() {
+    let mut target = Target::new();
+    target.is_held = true;
+    let nothing = Message::default().encode();
+    let frame = sync_frame("request", "hostile", document(7), &nothing);
+    let most = QUEUED_BYTES_MAX / QUEUED_MESSAGE_BYTES;
+    for _ in 0..most {
+        let frame = frame.clone();
+        target.input(Input::Frame {
+            connection: PEER,
+            frame,
+        });
+    }
+    assert_eq!(target.refused, Some(Refusal::TooMuchQueued));
+}
