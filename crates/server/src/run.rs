@@ -311,7 +311,7 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
                     if access.is_none() {
                         info!(session.id = %session, %group, "a session has ended; its sockets are closed");
                     }
-                    app.hub.set_access(&session, &group, access).await;
+                    app.hub.set_access(&session, &group, access);
                 }
                 Err(problem) => error!("cannot look what a session may do: {problem}"),
             }

@@ -15,7 +15,8 @@ use engine::{
 use store::{Completion, GroupStore};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -31,30 +32,40 @@ use crate::{
 
 /// How many inputs of sockets wait for the engine at most; a socket whose frame finds no room waits with it.
 const MAILBOX_INPUTS: usize = 1_024;
-/// How many kilobytes of long frames wait for the engine at most.
+/// How many kilobytes of long frames wait for the engine, or for the disk, at most.
 const MAILBOX_KIB: usize = 128 << 10;
-/// Frames up to this length are counted by number alone.
-const SHORT_FRAME_BYTES: usize = 32 << 10;
+/// Frames up to this length are counted by number alone: SQLite stores them about as fast as they can come.
+const SHORT_FRAME_BYTES: usize = 4 << 10;
 /// How many inputs are handled before what they ask for is carried out.
 const TURN_INPUTS: usize = 512;
+/// How long they may take before others have their turn, the sockets of all groups and the other groups: one input takes
+/// microseconds, if its sender does not want to hurt.
+const TURN_TIME_MAX: Duration = Duration::from_millis(5);
+/// How many bytes of long frames it may take in: what they have us send is counted only once it is carried out.
+const TURN_BYTES_MAX: usize = 8 << 20;
 
 /// What reaches a group from its sockets.
 enum Letter {
-    Opened {
-        connection: ConnectionId,
-        access: Access,
-        outbox: Outbox,
-    },
     Input(Input),
-    /// A long frame, which holds its part of the memory for long frames until it is handled.
+    /// A long frame, which holds its part of the memory for long frames until it is handled, and what is to be stored of
+    /// it is.
     Frame {
         connection: ConnectionId,
         frame: Bytes,
-        _room: tokio::sync::OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
     },
     Shutdown {
         done: oneshot::Sender<()>,
     },
+}
+
+impl Letter {
+    fn long_bytes(&self) -> usize {
+        match self {
+            Self::Frame { frame, .. } => frame.len(),
+            Self::Input(_) | Self::Shutdown { .. } => 0,
+        }
+    }
 }
 
 /// The way into a group.
@@ -62,22 +73,23 @@ enum Letter {
 pub(super) struct Mailbox {
     letters: mpsc::Sender<Letter>,
     room: Arc<Semaphore>,
+    reports: Reports,
 }
 
 impl Mailbox {
     /// Whether the group takes the socket: one that is shut down does not.
-    pub(super) async fn open(
-        &self,
-        connection: ConnectionId,
-        access: Access,
-        outbox: Outbox,
-    ) -> bool {
-        let letter = Letter::Opened {
+    pub(super) fn open(&self, connection: ConnectionId, access: Access, outbox: Outbox) -> bool {
+        let report = Report::Opened {
             connection,
             access,
             outbox,
         };
-        self.letters.send(letter).await.is_ok()
+        self.reports.0.send(report).is_ok()
+    }
+
+    /// Says what the session of a socket may do now, before anything that its peer has sent and that waits.
+    pub(super) fn set_access(&self, connection: ConnectionId, access: Option<Access>) {
+        drop(self.reports.0.send(Report::Access { connection, access }));
     }
 
     /// Hands a frame to the engine, once there is room for it.
@@ -90,7 +102,7 @@ impl Mailbox {
             self.post(Letter::Frame {
                 connection,
                 frame,
-                _room: room,
+                room,
             })
             .await;
         }
@@ -117,18 +129,28 @@ impl Mailbox {
 #[cfg(test)]
 pub(super) fn unattended() -> (Mailbox, impl Sized) {
     let (sender, letters) = mpsc::channel(MAILBOX_INPUTS);
-    let room = Arc::new(Semaphore::new(MAILBOX_KIB));
-    (
-        Mailbox {
-            letters: sender,
-            room,
-        },
-        letters,
-    )
+    let (reports, report_reader) = reports();
+    let mailbox = Mailbox {
+        letters: sender,
+        room: Arc::new(Semaphore::new(MAILBOX_KIB)),
+        reports,
+    };
+    (mailbox, (letters, report_reader))
 }
 
-/// What the store and the worker have to say; never waits for room, as each answers a question of ours.
+/// What does not wait for room, or behind what peers have sent: what the store and the worker have to say, as each
+/// answers a question of ours, and who may do what. A peer that is too much for the engine is not to keep its session
+/// by that.
 enum Report {
+    Opened {
+        connection: ConnectionId,
+        access: Access,
+        outbox: Outbox,
+    },
+    Access {
+        connection: ConnectionId,
+        access: Option<Access>,
+    },
     Stored(Vec<Completion>),
     Worked {
         ticket: Ticket,
@@ -165,6 +187,8 @@ struct Driver {
     effects: Vec<Effect>,
     writes: Vec<(Ticket, Write)>,
     reads: Vec<(Ticket, Read)>,
+    /// The memory for long frames that is taken until something is stored.
+    rooms: BTreeMap<Ticket, OwnedSemaphorePermit>,
     clock: Clock,
 }
 
@@ -178,6 +202,11 @@ pub(super) fn start(
     (reports, report_reader): (Reports, ReportReader),
 ) -> Mailbox {
     let (sender, letters) = mpsc::channel(MAILBOX_INPUTS);
+    let mailbox = Mailbox {
+        letters: sender,
+        room: Arc::new(Semaphore::new(MAILBOX_KIB)),
+        reports: reports.clone(),
+    };
     let driver = Driver {
         name,
         engine,
@@ -188,13 +217,11 @@ pub(super) fn start(
         effects: vec![],
         writes: vec![],
         reads: vec![],
+        rooms: BTreeMap::new(),
         clock: Clock::default(),
     };
     thread.spawn(driver.run(letters, report_reader));
-    Mailbox {
-        letters: sender,
-        room: Arc::new(Semaphore::new(MAILBOX_KIB)),
-    }
+    mailbox
 }
 
 impl Driver {
@@ -212,14 +239,20 @@ impl Driver {
                     if count == 0 {
                         return self.store.close();
                     }
-                    let mut taken = turn.drain(..);
-                    while let Some(letter) = taken.next() {
+                    let (mut started, mut bytes) = (Instant::now(), 0);
+                    for letter in turn.drain(..) {
+                        bytes += letter.long_bytes();
                         if let Some(done) = self.letter(letter) {
-                            self.turn_away(taken, letters).await;
-                            return self.shut_down(done, &mut reports).await;
+                            letters.close();
+                            return self.shut_down(done, reports).await;
+                        }
+                        if started.elapsed() > TURN_TIME_MAX || bytes > TURN_BYTES_MAX {
+                            self.carry_out();
+                            yield_now().await;
+                            self.hear(&mut reports);
+                            (started, bytes) = (Instant::now(), 0);
                         }
                     }
-                    drop(taken);
                 }
                 () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => {
                     self.handle(Input::Tick);
@@ -234,9 +267,33 @@ impl Driver {
             .handle(self.clock.now_ms(), input, &mut self.effects);
     }
 
+    /// Takes the reports that are there.
+    fn hear(&mut self, reports: &mut ReportReader) {
+        while let Ok(report) = reports.0.try_recv() {
+            self.report(report);
+            self.carry_out();
+        }
+    }
+
     fn report(&mut self, report: Report) {
         let input = match report {
-            Report::Stored(completions) => Input::Answered(answers(completions)),
+            Report::Opened {
+                connection,
+                access,
+                outbox,
+            } => {
+                self.outboxes.insert(connection, outbox);
+                Input::Opened { connection, access }
+            }
+            Report::Access { connection, access } => Input::AccessChanged { connection, access },
+            Report::Stored(completions) => {
+                if !self.rooms.is_empty() {
+                    for completion in &completions {
+                        self.rooms.remove(&completion.ticket);
+                    }
+                }
+                Input::Answered(answers(completions))
+            }
             Report::Worked { ticket, outcome } => Input::Worked { ticket, outcome },
         };
         self.handle(input);
@@ -245,14 +302,6 @@ impl Driver {
     /// Handles a letter; a shutdown is handed back.
     fn letter(&mut self, letter: Letter) -> Option<oneshot::Sender<()>> {
         match letter {
-            Letter::Opened {
-                connection,
-                access,
-                outbox,
-            } => {
-                self.outboxes.insert(connection, outbox);
-                self.handle(Input::Opened { connection, access });
-            }
             Letter::Input(input) => {
                 if let Input::Closed { connection } = input {
                     self.outboxes.remove(&connection);
@@ -262,9 +311,21 @@ impl Driver {
             Letter::Frame {
                 connection,
                 frame,
-                _room,
+                room,
             } => {
+                let before = self.effects.len();
                 self.handle(Input::Frame { connection, frame });
+                let written = |effect: &Effect| match effect {
+                    Effect::Write { ticket, .. } => Some(*ticket),
+                    Effect::Send { .. }
+                    | Effect::Close { .. }
+                    | Effect::Read { .. }
+                    | Effect::Work { .. } => None,
+                };
+                let new = self.effects.get(before..).unwrap_or_default();
+                if let Some(ticket) = new.iter().rev().find_map(written) {
+                    self.rooms.insert(ticket, room);
+                }
             }
             Letter::Shutdown { done } => return Some(done),
         }
@@ -320,8 +381,14 @@ impl Driver {
 
     fn close(&mut self, connection: ConnectionId, refusal: Refusal) {
         info!(group = %self.name, conn.id = connection.0, reason = %refusal, "closed a connection");
-        if let Some(outbox) = self.outboxes.remove(&connection) {
-            outbox.close(refusal.close_code(), refusal.to_string());
+        let Some(outbox) = self.outboxes.remove(&connection) else {
+            return;
+        };
+        let (code, reason) = (refusal.close_code(), refusal.to_string());
+        if refusal == Refusal::SessionEnded {
+            outbox.cut(code, reason);
+        } else {
+            outbox.close(code, reason);
         }
     }
 
@@ -345,35 +412,13 @@ impl Driver {
         });
     }
 
-    /// Takes the sockets that came too late, so that they are closed with the others.
-    async fn turn_away(
-        &mut self,
-        taken: impl Iterator<Item = Letter>,
-        mut letters: mpsc::Receiver<Letter>,
-    ) {
-        letters.close();
-        let mut late: Vec<_> = taken.collect();
-        while let Some(letter) = letters.recv().await {
-            late.push(letter);
-        }
-        for letter in late {
-            if let Letter::Opened {
-                connection, outbox, ..
-            } = letter
-            {
-                self.outboxes.insert(connection, outbox);
-            }
-        }
-    }
-
-    /// Closes all sockets, lets what is on its way to the disk arrive, and closes the store.
-    async fn shut_down(mut self, done: oneshot::Sender<()>, reports: &mut ReportReader) {
+    /// Closes all sockets, also those that came last, lets what is on its way to the disk arrive, and closes the store.
+    async fn shut_down(mut self, done: oneshot::Sender<()>, mut reports: ReportReader) {
         self.carry_out();
+        // whoever comes from now on is turned away
+        reports.0.close();
         // what is acknowledged now need not be sent again after the restart
-        while let Ok(report) = reports.0.try_recv() {
-            self.report(report);
-            self.carry_out();
-        }
+        self.hear(&mut reports);
         for outbox in std::mem::take(&mut self.outboxes).into_values() {
             outbox.close(socket::GOING_AWAY.0, socket::GOING_AWAY.1.into());
         }

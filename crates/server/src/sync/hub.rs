@@ -213,7 +213,7 @@ impl Hub {
         };
         let connection = ConnectionId(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
         let (outbox, reader) = outbox::outbox();
-        if !mailbox.open(connection, access, outbox).await {
+        if !mailbox.open(connection, access, outbox) {
             return socket::turn_away(stream, socket::GOING_AWAY).await;
         }
         let here = Socket {
@@ -235,20 +235,14 @@ impl Hub {
     }
 
     /// Tells the sockets of a session in a group what it may do there now: nothing closes them, at once.
-    pub async fn set_access(&self, session: &SessionId, group: &Group, access: Option<Access>) {
-        let mut changed = vec![];
+    pub fn set_access(&self, session: &SessionId, group: &Group, access: Option<Access>) {
         if let Some(sockets) = self.sockets().get_mut(session) {
             for (connection, socket) in sockets {
                 if socket.group == *group && access != Some(socket.access) {
                     socket.access = access.unwrap_or(socket.access);
-                    changed.push((*connection, socket.mailbox.clone()));
+                    socket.mailbox.set_access(*connection, access);
                 }
             }
-        }
-        for (connection, mailbox) in changed {
-            mailbox
-                .input(Input::AccessChanged { connection, access })
-                .await;
         }
     }
 

@@ -6,10 +6,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use engine::OutFrame;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 /// Bytes in an outbox beyond which the engine is asked to hold back what can wait.
 const CONGESTED_BYTES: usize = 256 << 10;
@@ -18,6 +19,9 @@ const DRAINED_BYTES: usize = 64 << 10;
 /// Bytes in an outbox, beyond the largest frame, at which the socket is closed: its peer asks and asks, and does
 /// not read.
 const OUTBOX_BYTES_MAX: usize = engine::limits::FRAME_BYTES_MAX + (16 << 20);
+
+/// How long a peer that is cut off may take for what is half written to it and for our last words.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
 /// Something to write.
 pub(super) enum Outgoing {
@@ -39,10 +43,24 @@ pub(super) struct OutboxReader {
     shared: Arc<Shared>,
     /// Taken from the queue together, to lock it once.
     taken: VecDeque<Outgoing>,
+    is_cut: bool,
 }
 
 /// Where answers to pings are put.
 pub(super) struct Pongs(Arc<Shared>);
+
+/// Where it shows that a socket was cut off.
+pub(super) struct Cut(Arc<Shared>);
+
+impl Cut {
+    /// Waits until the socket has been cut off, and then for as long as its peer has for our last words.
+    pub(super) async fn overdue(&self) {
+        while !self.0.is_cut.load(Ordering::Acquire) {
+            self.0.cut.notified().await;
+        }
+        sleep(LAST_WORDS_MAX).await;
+    }
+}
 
 impl Pongs {
     /// Puts an answer in. One that was not written yet is dropped, so that nobody fills an outbox with pings. Source:
@@ -59,6 +77,8 @@ struct Shared {
     queue: Mutex<Waiting>,
     filled: Notify,
     is_abandoned: AtomicBool,
+    cut: Notify,
+    is_cut: AtomicBool,
     bytes: AtomicUsize,
     congested: AtomicBool,
 }
@@ -96,6 +116,7 @@ pub(super) fn outbox() -> (Outbox, OutboxReader) {
     let reader = OutboxReader {
         shared: Arc::clone(&shared),
         taken: VecDeque::new(),
+        is_cut: false,
     };
     (Outbox(shared), reader)
 }
@@ -115,6 +136,20 @@ impl Outbox {
         }
     }
 
+    /// Puts the last word in, and takes out what waits but for the frame that was put in last, which says why: a peer
+    /// whose right to it has ended gets no more of it, however slowly it reads.
+    pub(super) fn cut(&self, code: u16, reason: String) {
+        let shared = &self.0;
+        shared.is_cut.store(true, Ordering::Release);
+        {
+            let mut queue = shared.queue();
+            let why = queue.outgoing.pop_back();
+            queue.outgoing = why.into_iter().collect();
+        }
+        shared.cut.notify_one();
+        self.close(code, reason);
+    }
+
     /// Puts the last word in.
     pub(super) fn close(&self, code: u16, reason: String) {
         self.0.push(Outgoing::Close { code, reason });
@@ -129,6 +164,11 @@ impl Drop for Outbox {
 }
 
 impl OutboxReader {
+    /// Where it shows that the socket was cut off.
+    pub(super) fn when_cut(&self) -> Cut {
+        Cut(Arc::clone(&self.shared))
+    }
+
     /// Where what reads the socket puts answers to pings.
     pub(super) fn pongs(&self) -> Pongs {
         Pongs(Arc::clone(&self.shared))
@@ -151,6 +191,10 @@ impl OutboxReader {
 
     /// The next thing to write, if there is one already.
     pub(super) fn next_now(&mut self) -> Option<Outgoing> {
+        if !self.is_cut && self.shared.is_cut.load(Ordering::Acquire) {
+            self.is_cut = true;
+            self.taken.clear();
+        }
         if self.taken.is_empty() {
             // an idle socket keeps no queue
             let Waiting { outgoing, pong } = std::mem::take(&mut *self.shared.queue());
@@ -228,6 +272,24 @@ mod tests {
         (0..100).for_each(|number| pongs.put(vec![number]));
         let pong = reader.next_now();
         assert!(matches!(pong, Some(Outgoing::Pong(payload)) if payload == [99]));
+        assert!(reader.next_now().is_none());
+    }
+
+    #[test]
+    fn who_is_cut_off_gets_the_reason_and_nothing_else_that_waits() {
+        let (outbox, mut reader) = outbox();
+        for length in 1..=3 {
+            outbox.send(vec![0; length].into());
+        }
+        assert!(reader.next_now().is_some(), "the others are taken with it");
+        outbox.send(vec![0; 4].into());
+        outbox.send(vec![0; 5].into());
+        outbox.cut(1008, "over".into());
+        assert!(matches!(reader.next_now(), Some(Outgoing::Frame(why)) if why.len() == 5));
+        assert!(matches!(
+            reader.next_now(),
+            Some(Outgoing::Close { code: 1008, .. })
+        ));
         assert!(reader.next_now().is_none());
     }
 

@@ -35,6 +35,8 @@ pub(super) enum End {
     Peer,
     /// The group closed it.
     Group,
+    /// Its session has ended, and its peer did not take our last words.
+    Cut,
     /// Nothing was heard of the peer for too long.
     Silence,
     /// A text frame came.
@@ -59,7 +61,7 @@ impl End {
     /// What the peer is told, if it is still there to hear it.
     fn close(self) -> Option<(u16, &'static str)> {
         match self {
-            Self::Peer | Self::Group | Self::Silence => None,
+            Self::Peer | Self::Group | Self::Cut | Self::Silence => None,
             Self::TextFrame => Some((1003, "only binary frames are understood")),
             Self::TooLong => Some((1009, "the frame is too long")),
             Self::Malformed => Some((1002, "malformed frame")),
@@ -82,13 +84,14 @@ where
     let pulse = Pulse::new();
     let (incoming, outgoing) = tokio::io::split(Watched::new(stream, pulse.clone()));
     let (mut incoming, mut outgoing) = (Incoming::new(incoming, early), Outgoing::new(outgoing));
-    let pongs = outbox.pongs();
+    let (pongs, cut) = (outbox.pongs(), outbox.when_cut());
     let mut goodbye = None;
     let end = tokio::select! {
         biased;
         end = write(&mut outgoing, connection, mailbox, &mut outbox) => end,
         end = read(&mut incoming, connection, mailbox, &pongs, &mut goodbye) => end,
         () = pulse.silent_for(DEAD_AFTER) => End::Silence,
+        () = cut.overdue() => End::Cut,
     };
     if let Some((code, reason)) = end.close() {
         goodbye = Some(frame::close_payload(code, reason));
@@ -302,6 +305,40 @@ mod tests {
         let upload = tokio::spawn(upload);
         assert_eq!(serve(ours, Duration::from_secs(900)).await, None);
         upload.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revoked_peer_that_reads_slowly_is_cut_off_in_the_middle_of_a_long_frame() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let ((mailbox, _letters), (group, reader)) = (unattended(), outbox());
+        for _ in 0..3 {
+            group.send(vec![7; 1 << 20].into());
+        }
+        let download = tokio::spawn(async move {
+            let (mut buffer, mut read) = ([0; 1 << 10], 0);
+            while let Ok(length @ 1..) = theirs.read(&mut buffer).await {
+                read += length;
+                sleep(Duration::from_millis(100)).await;
+            }
+            read
+        });
+        let revoke = tokio::spawn(async move {
+            sleep(Duration::from_secs(10)).await;
+            group.send(vec![0; 10].into());
+            group.cut(1008, "the session has ended".into());
+        });
+        let started = Instant::now();
+        let (end, farewell) = run(ours, &[], ConnectionId(1), &mailbox, reader).await;
+        farewell.answered().await;
+        assert_eq!(end, End::Cut);
+        assert!(
+            started.elapsed() <= Duration::from_secs(11),
+            "{:?}",
+            started.elapsed()
+        );
+        revoke.await.unwrap();
+        // a kilobyte every 100 ms for 11 s, and not three megabytes
+        assert!(download.await.unwrap() < 120 << 10);
     }
 
     #[tokio::test(start_paused = true)]

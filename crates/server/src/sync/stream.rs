@@ -12,12 +12,18 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use engine::OutFrame;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf},
+    task::yield_now,
+};
 
 use super::frame::{self, Received, Sent, Violation};
 
 /// Bytes that are read at once. What one read brings may wait for the group, and is bounded by this.
 const READ_BYTES: usize = 16 << 10;
+/// How many reads in a row, of a peer that always has more to say, before others have their turn: what is read may be
+/// thousands of pings, or of frames that are parts of nothing, which wait for nobody.
+const READS_MAX: u8 = 8;
 /// What is shared is copied behind what is not, up to this length, so that several frames go out in one system call; of
 /// a longer one the copy would cost more.
 const COPIED_BYTES: usize = 4 << 10;
@@ -34,6 +40,8 @@ pub(super) struct Incoming<S> {
     /// What came together with what was taken.
     waiting: VecDeque<Received>,
     violation: Option<Violation>,
+    /// How many reads in a row have brought something.
+    reads: u8,
 }
 
 impl<S: AsyncRead> Incoming<S> {
@@ -44,6 +52,7 @@ impl<S: AsyncRead> Incoming<S> {
             frames: frame::Reader::default(),
             waiting: VecDeque::new(),
             violation: None,
+            reads: 0,
         };
         if let Some(first) = incoming.take_apart(early) {
             incoming.waiting.push_front(first);
@@ -63,6 +72,10 @@ impl<S: AsyncRead> Incoming<S> {
             }
             if let Some(violation) = self.violation {
                 return Some(Err(violation));
+            }
+            if self.reads >= READS_MAX {
+                self.reads = 0;
+                yield_now().await;
             }
             match poll_fn(|cx| self.poll_read(cx)).await {
                 Ok(Some(next)) => return Some(Ok(next)),
@@ -90,8 +103,12 @@ impl<S: AsyncRead> Incoming<S> {
     /// Reads once; the first thing that is whole then, if any is. The end of the stream is an error.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Received>>> {
         READ.with_borrow_mut(|buffer| {
-            let read = ready!(poll_read_some(&mut self.stream, cx, buffer))?;
-            Poll::Ready(Ok(self.take_apart(read)))
+            let Poll::Ready(read) = poll_read_some(&mut self.stream, cx, buffer) else {
+                self.reads = 0;
+                return Poll::Pending;
+            };
+            self.reads += 1;
+            Poll::Ready(Ok(self.take_apart(read?)))
         })
     }
 
@@ -200,5 +217,87 @@ impl<S: AsyncWrite> Outgoing<S> {
             self.written += of_heads;
             self.long.advance(count - of_heads);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    /// A peer that always has one more ping to send, up to an end.
+    struct Pings {
+        read: Rc<Cell<usize>>,
+    }
+
+    const ALL_BYTES: usize = 16 << 20;
+    /// An empty ping, masked with zeros.
+    const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+
+    impl AsyncRead for Pings {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            while buffer.remaining() >= PING.len() && self.read.get() < ALL_BYTES {
+                buffer.put_slice(&PING);
+                self.read.set(self.read.get() + PING.len());
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pings {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_pings_without_end_lets_the_others_have_their_turn() {
+        let read = Rc::new(Cell::new(0));
+        let pings = Pings {
+            read: Rc::clone(&read),
+        };
+        let turns = Rc::new(Cell::new(0));
+        let others = Rc::clone(&turns);
+        let both = async move {
+            let other = spawn_local(async move {
+                loop {
+                    others.set(others.get() + 1);
+                    yield_now().await;
+                }
+            });
+            let reader = spawn_local(async move {
+                let (incoming, _outgoing) = tokio::io::split(pings);
+                let mut incoming = Incoming::new(incoming, &[]);
+                while incoming.next().await.is_some() {}
+            });
+            reader.await.unwrap();
+            other.abort();
+        };
+        LocalSet::new().run_until(both).await;
+        assert!(read.get() >= ALL_BYTES, "all was read");
+        let between_turns = ALL_BYTES / turns.get();
+        assert!(
+            between_turns <= usize::from(READS_MAX) * READ_BYTES,
+            "{between_turns} bytes"
+        );
     }
 }
