@@ -22,7 +22,7 @@ const ADDRESSES_MAX: usize = 20_000;
 
 /// Whom a limit is for: an IPv4 address, or the network of 64 bits that one subscriber has of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place(IpAddr);
+pub struct Place(IpAddr);
 
 impl From<IpAddr> for Place {
     fn from(address: IpAddr) -> Self {

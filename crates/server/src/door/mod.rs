@@ -44,7 +44,7 @@ pub use self::{
     },
     authenticate::{Asked, AuthenticateError, Pairing, Welcome},
     journal::Event,
-    limits::{Limits, TooMany},
+    limits::{Limits, Place, TooMany},
     root::{InvalidRootUrl, RootUrl},
     session::{InvalidSessionId, SessionId},
     ticket::{TICKET_MS, Ticket},
