@@ -211,6 +211,7 @@ fn run(command: Command) -> Result<()> {
             let settings = Settings::of_process(&flags)?;
             log(settings.log);
             crate::run::allow_many_files();
+            crate::run::leave_no_core();
             runtime()?.block_on(async {
                 Server::start(&settings, TryIt::Hidden)
                     .await?

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -173,7 +174,12 @@ fn listen(wanted: SocketAddr) -> std::io::Result<TcpListener> {
 /// leaves its lock to that process, until it has become a program of its own.
 async fn lock(data_dir: &Path) -> Result<File> {
     let path = data_dir.join("server.lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    // not emptied: should others be able to write to the directory, it may be a link to something else
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     let locked = timeout(LOCK_TIME_MAX, async {
         loop {
             match file.try_lock() {
@@ -247,6 +253,17 @@ pub fn allow_many_files() {
     };
     if let Err(problem) = setrlimit(Resource::Nofile, raised) {
         warn!("cannot raise the limit of open files: {problem}");
+    }
+}
+
+/// Has this process leave no core file: its memory holds the secret key, and what its devices write.
+pub fn leave_no_core() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(problem) = setrlimit(Resource::Core, none) {
+        warn!("cannot forbid core files: {problem}");
     }
 }
 

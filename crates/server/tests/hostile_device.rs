@@ -116,3 +116,28 @@ async fn a_device_that_keeps_its_group_busy_does_not_keep_its_session_by_that() 
     assert_eq!(code, 1008);
     assert!(dealt_with.len() < MESSAGES * 3 / 4, "{}", dealt_with.len());
 }
+
+#[tokio::test]
+async fn the_server_leaves_no_core_file_with_its_key_in_it() {
+    let server = Server::start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let fields: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(fields[4..6], ["0", "0"], "{core:?}");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_a_link_to_something_else_leaves_that_as_it_is() {
+    let mut server = Server::start().await;
+    server.terminate().await;
+    let lock = server.data_dir().join("server.lock");
+    let other = server.folder().join("other");
+    std::fs::write(&other, "as it was").unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&other, &lock).unwrap();
+    let server = server.start_again().await;
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "as it was");
+    drop(server);
+}

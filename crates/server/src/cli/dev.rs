@@ -65,6 +65,7 @@ impl Dev {
         })?;
         log(settings.log);
         run::allow_many_files();
+        run::leave_no_core();
         runtime()?.block_on(async {
             let server = Server::start(&settings, TryIt::Served).await?;
             let token = dev_token(&server.app.door, &self.group)?;
