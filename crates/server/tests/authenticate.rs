@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
-    Client, Replica, Server, handshake,
+    Client, Replica, Server,
+    app::App,
+    handshake,
     identity::{
         APP, CLIENT_ID, Device, GROUP, Key, OWNER, STRANGER, World, access_token, hash_of,
         metadata, now_s, unique,
@@ -816,6 +818,18 @@ async fn no_token_proof_or_ticket_shows_in_the_log_or_the_audit() {
     let token = welcome["token"].as_str().unwrap().to_owned();
     let mut client = Client::join(&server.url_with(&token), "app").await;
     server.refusal(&format!("/?token={token}x"), &[]).await;
+    let app = App::new(&server, &world);
+    let session = app.session().await;
+    let ticket = app.ticket(&session).await.json()["ticket"].clone();
+    let ticket = ticket.as_str().unwrap().to_owned();
+    let by_ticket = format!("/sync?ticket={ticket}");
+    assert_eq!(
+        server.refusal(&by_ticket, &[("Origin", "null")]).await.0,
+        401
+    );
+    assert_eq!(server.refusal(&by_ticket, &[]).await.0, 401, "used up");
+    let [access, refresh] =
+        ["accessToken", "refreshToken"].map(|name| session[name].as_str().unwrap().to_owned());
     server
         .authenticate_with(&device, &proof, &Server::wish())
         .await;
@@ -825,13 +839,13 @@ async fn no_token_proof_or_ticket_shows_in_the_log_or_the_audit() {
     assert_eq!(client.close_code().await, 1001);
     let log = server.all_stderr().await;
     let signature = |text: &str| text.rsplit('.').next().unwrap().to_owned();
-    for secret in [&token, &device.token, &proof] {
+    for secret in [&token, &device.token, &proof, &ticket, &access, &refresh] {
         for text in [&log, &audit] {
             assert!(!text.contains(secret.as_str()));
             assert!(!text.contains(&signature(secret)));
         }
     }
-    assert!(!log.contains("token="), "{log}");
+    assert!(!log.contains("token=") && !log.contains("ticket="), "{log}");
 }
 
 #[tokio::test]
