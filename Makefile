@@ -11,7 +11,8 @@ HEAD   ?= HEAD
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help dev page build check fmt clippy deny test test-kill test-faults fuzz mutants bench bench-compare tools \
+.PHONY: help dev page build check fmt clippy deny sbom test test-kill test-faults fuzz mutants bench bench-compare \
+	tools \
 	conformance-packages conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
@@ -40,6 +41,9 @@ clippy:
 
 deny: $(TOOLS)/installed
 	@tools/deny $(TOOLS)/bin/cargo-deny
+
+sbom: ## Write what the release binary is made of, as CycloneDX, into target/sbom
+	@tools/sbom $(TOOLS) $(TARGET)/sbom
 
 test: ## Run everything, and install what it needs; ends with "N passed, N failed"
 	@tools/test
