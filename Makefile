@@ -12,8 +12,7 @@ FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help dev page build check fmt clippy deny sbom test test-kill test-faults fuzz mutants bench bench-compare \
-	tools \
-	conformance-packages conformance-pds-packages
+	tools conformance-packages conformance-pds-packages
 # A half-built page is no page.
 .DELETE_ON_ERROR:
 # Two cargos would only wait for each other's lock.
