@@ -31,7 +31,7 @@ use crate::{
     graph::{Graph, Heads, Node},
     ids::{ConnectionId, DocumentId, Ticket},
     intake::Orphans,
-    limits::{NEWCOMER_MS, UNAVAILABLE_WAIT_MS},
+    limits::{NEWCOMER_MS, UNAVAILABLE_WAIT_MS, WORKED_OFF_BYTES_MAX},
     outlet::{Outlet, Wish},
     planted::{Bug, is_planted},
     storage::{DocumentMeta, ReadWhat, StoredChunk},
@@ -58,6 +58,8 @@ pub(crate) struct Document {
     /// Appends on their way to the disk, oldest first.
     appends: VecDeque<Append>,
     unstored_bytes: usize,
+    /// Bytes of the changes that were taken from messages which had waited, since they are being worked off.
+    taken_bytes: usize,
     /// The number of the next chunk, counting those on their way to the disk.
     next_chunk: u64,
     /// A read of everything, and who waits for it.
@@ -129,6 +131,7 @@ impl Document {
             queue: Queue::default(),
             appends: VecDeque::new(),
             unstored_bytes: 0,
+            taken_bytes: 0,
             next_chunk: 0,
             whole: None,
             parts: vec![],
@@ -278,10 +281,24 @@ impl Document {
         !self.queue.is_empty() && (!may_overtake || self.queue.has_one_of(connection))
     }
 
-    /// Handles what has waited, until something has to wait again.
+    /// Its time has come to be looked at again.
+    pub(crate) fn wake(&mut self, outlet: &mut Outlet<'_>) {
+        self.settle_requests(outlet);
+        self.work_off(outlet);
+    }
+
+    /// Handles what has waited, until something has to wait again, or has brought so much that others should have their
+    /// turn.
     fn work_off(&mut self, outlet: &mut Outlet<'_>) {
         let (mut overtaken, mut waiting) = (BTreeSet::new(), vec![]);
+        self.taken_bytes = 0;
         while let Some(message) = self.queue.pop() {
+            if self.taken_bytes > WORKED_OFF_BYTES_MAX {
+                waiting.push(message);
+                let at_ms = outlet.now_ms;
+                outlet.wishes.push(Wish::Wake { at_ms });
+                break;
+            }
             if overtaken.contains(&message.connection) {
                 waiting.push(message);
                 continue;

@@ -439,12 +439,11 @@ impl Turn<'_> {
     }
 
     fn tick(&mut self) {
-        while let Some((at, id)) = self.engine.wakes.first().copied() {
-            if at > self.now_ms {
-                break;
-            }
-            self.engine.wakes.pop_first();
-            self.with_known(id, |document, outlet| document.settle_requests(outlet));
+        let wakes = &mut self.engine.wakes;
+        let later = wakes.split_off(&(self.now_ms + 1, DocumentId::from_bytes([0; 16])));
+        // whoever wants to be woken at once again is not, within this tick
+        for (_, id) in std::mem::replace(wakes, later) {
+            self.with_known(id, |document, outlet| document.wake(outlet));
         }
         if self.engine.retry_at_ms.is_some_and(|at| at <= self.now_ms) {
             if !is_planted(Bug::RetriesWithoutEnd) {

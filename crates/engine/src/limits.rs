@@ -61,6 +61,10 @@ pub const QUEUED_IN_ALL_BYTES_MAX: usize = 512 << 20;
 /// What a message that waits counts besides its bytes, so that many short ones are not for nothing.
 pub const QUEUED_MESSAGE_BYTES: usize = bound(SHARED_BYTES_MAX, 0);
 
+/// Bytes of changes beyond which the other messages that wait for a document wait a turn longer. They may inflate to a
+/// thousand times as much, and each engine shares its thread with all sockets.
+pub const WORKED_OFF_BYTES_MAX: usize = bound(16 << 10, 256);
+
 /// Longest message, in bytes, of which a part may keep the whole in memory, however short the part is.
 pub const SHARED_BYTES_MAX: usize = 1 << 10;
 

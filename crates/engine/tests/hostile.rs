@@ -19,7 +19,7 @@ use engine::{
     storage::Answer,
 };
 use sha2::{Digest, Sha256};
-use world::{Client, Received, World, document, join_frame, settings, sync_frame, talk};
+use world::{Client, Forge, Received, World, document, join_frame, settings, sync_frame, talk};
 
 const PEER: ConnectionId = ConnectionId(1);
 
@@ -134,10 +134,10 @@ impl Message {
 /// LEB128.
 fn number(out: &mut Vec<u8>, mut number: usize) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        out.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(u8::try_from(number).unwrap());
 }
 
 struct Change {
@@ -237,7 +237,8 @@ fn filters_that_contain_everything_cost_no_more_than_their_probes() {
     let mut target = Target::new();
     target.message(&Message::of(&chain(20_000)));
     // as many as may be, each of 64 bits that are all set, and asked as often as may be
-    let (haves, probes) = (HAVES_MAX as u8, BLOOM_PROBES_MAX as u8);
+    let haves = u8::try_from(HAVES_MAX).unwrap();
+    let probes = u8::try_from(BLOOM_PROBES_MAX).unwrap();
     let filter = [&[0, 11, 1, 64, probes][..], &[0xff; 8]].concat();
     let mut have = vec![haves];
     (0..haves).for_each(|_| have.extend(&filter));
@@ -289,4 +290,34 @@ fn messages_that_wait_count_however_short_they_are() {
         });
     }
     assert_eq!(target.refused, Some(Refusal::TooMuchQueued));
+}
+
+#[test]
+fn what_has_waited_for_a_document_is_dealt_with_in_turns() {
+    const MESSAGES: usize = 60;
+    let mut world = World::new(settings());
+    let connection = world.connect("hostile", Access::Write);
+    let mut forge = Forge::new(1);
+    for _ in 0..MESSAGES {
+        let message = Message {
+            changes: forge.change(4 << 10),
+            ..Message::default()
+        };
+        let frame = sync_frame("sync", "hostile", document(7), &message.encode());
+        world.frame(connection, frame);
+    }
+    // what there is of the document
+    world.store_some(1);
+    let (mut dealt_with, mut turns) = (world.asked.len(), 1);
+    assert!((1..=5).contains(&dealt_with), "{dealt_with} in one turn");
+    while dealt_with < MESSAGES {
+        let tick = world.engine.next_tick();
+        assert!(tick.is_some_and(|at_ms| at_ms <= world.now_ms), "{tick:?}");
+        world.input(Input::Tick);
+        assert!(world.asked.len() - dealt_with <= 5);
+        (dealt_with, turns) = (world.asked.len(), turns + 1);
+    }
+    assert!(turns >= MESSAGES / 5, "{turns} turns");
+    world.settle();
+    assert!(world.closed.is_empty());
 }

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use engine::{
     Access, ConnectionId, Refusal,
-    limits::{QUEUED_BYTES_MAX, UNSTORED_BYTES_MAX},
+    limits::{QUEUED_BYTES_MAX, QUEUED_MESSAGE_BYTES, UNSTORED_BYTES_MAX},
     storage::{Fault, ReadWhat},
 };
 use world::{Client, Forge, Request, World, document, message_of, settings, sync_frame, talk};
@@ -25,14 +25,16 @@ fn padded(bytes: usize) -> Bytes {
     sync_frame("sync", "peer", document(7), &message)
 }
 
-/// As much as a quarter of what may wait for a document.
-static QUARTER: LazyLock<Bytes> = LazyLock::new(|| padded(QUEUED_BYTES_MAX / 4));
+/// As long as a message is that counts for a quarter of what may wait for a document.
+const QUARTER_BYTES: usize = QUEUED_BYTES_MAX / 4 - QUEUED_MESSAGE_BYTES;
+
+static QUARTER: LazyLock<Bytes> = LazyLock::new(|| padded(QUARTER_BYTES));
 
 /// As much, in a chunk that is none.
 fn malformed_quarter() -> Bytes {
-    let around_it = message_of(&[vec![0; QUEUED_BYTES_MAX / 4]]).len() - QUEUED_BYTES_MAX / 4;
-    let message = message_of(&[vec![0; QUEUED_BYTES_MAX / 4 - around_it]]);
-    assert_eq!(message.len(), QUEUED_BYTES_MAX / 4);
+    let around_it = message_of(&[vec![0; QUARTER_BYTES]]).len() - QUARTER_BYTES;
+    let message = message_of(&[vec![0; QUARTER_BYTES - around_it]]);
+    assert_eq!(message.len(), QUARTER_BYTES);
     sync_frame("sync", "peer", document(7), &message)
 }
 
@@ -96,6 +98,8 @@ fn what_was_handled_or_refused_does_not_count_among_what_waits() {
     send(&mut world, pusher, &push, 1);
     send(&mut world, asker, &QUARTER, 1);
     world.store_some(1);
+    // the breaker's message is so long that those behind it have a turn of their own
+    world.pass_ms(1);
     assert_eq!(world.closed, [(breaker, Refusal::MalformedChange)].into());
     // the last one waits until what was pushed is on disk
     assert!(matches!(world.asked.front(), Some((_, Request::Write(_)))));

@@ -117,6 +117,37 @@ async fn a_device_that_keeps_its_group_busy_does_not_keep_its_session_by_that() 
     assert!(dealt_with.len() < MESSAGES * 3 / 4, "{}", dealt_with.len());
 }
 
+/// They are of documents that must be read first: the store answers for many of them at once.
+#[tokio::test]
+async fn a_device_that_keeps_its_group_busy_does_not_keep_other_groups_waiting() {
+    let server = Server::start().await;
+    let other = server.token("org.example.other", false).await;
+    let mut bystander = Client::join(&server.url_with(&other), "bystander").await;
+    let mut hostile = Client::join(&server.url, "hostile").await;
+    hostile.send_all(dear_frames()).await;
+    assert_eq!(
+        hostile.frame().await.kind,
+        "sync",
+        "the first is dealt with"
+    );
+    let nothing = sync_message(&[], &[]);
+    let question = sync_frame("request", "bystander", random_id(), &nothing);
+    bystander.send(question).await;
+    let mut dealt_with = BTreeSet::new();
+    let answer = loop {
+        tokio::select! {
+            answer = bystander.frame() => break answer,
+            event = hostile.next() => match event {
+                Event::Frame(frame) => drop(dealt_with.insert(frame.document)),
+                Event::Closed { .. } => panic!("closed"),
+            }
+        }
+    };
+    assert_eq!(answer.kind, "doc-unavailable");
+    println!("{} dear messages were dealt with", dealt_with.len());
+    assert!(dealt_with.len() < MESSAGES / 2, "{}", dealt_with.len());
+}
+
 #[tokio::test]
 async fn the_server_leaves_no_core_file_with_its_key_in_it() {
     let server = Server::start().await;

@@ -131,6 +131,7 @@ impl Document {
         bytes: &Bytes,
         outlet: &mut Outlet<'_>,
     ) -> Result<(), Refusal> {
+        self.taken_bytes += bytes.len();
         let chunks = chunk::parse_all(bytes).map_err(|_| Refusal::MalformedChange)?;
         let (mut changes, mut whole) = (Vec::with_capacity(chunks.len()), vec![]);
         let count = chunks.len();

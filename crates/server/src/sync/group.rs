@@ -1,7 +1,7 @@
 //! One group: the task that owns its engine, and carries out what that says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -163,7 +163,7 @@ enum Report {
 pub(super) struct Reports(mpsc::UnboundedSender<Report>);
 
 impl Reports {
-    /// What the store calls after each commit, from its own thread.
+    /// What the store calls after each commit, and after each look into its file, from threads of its own.
     pub(super) fn stored(&self, completions: Vec<Completion>) {
         drop(self.0.send(Report::Stored(completions)));
     }
@@ -187,6 +187,9 @@ struct Driver {
     effects: Vec<Effect>,
     writes: Vec<(Ticket, Write)>,
     reads: Vec<(Ticket, Read)>,
+    /// What was read for those who wait. Each answer may let go much that has waited for it, so others have their turn in
+    /// between.
+    read: VecDeque<Completion>,
     /// The memory for long frames that is taken until something is stored.
     rooms: BTreeMap<Ticket, OwnedSemaphorePermit>,
     clock: Clock,
@@ -217,6 +220,7 @@ pub(super) fn start(
         effects: vec![],
         writes: vec![],
         reads: vec![],
+        read: VecDeque::new(),
         rooms: BTreeMap::new(),
         clock: Clock::default(),
     };
@@ -227,38 +231,62 @@ pub(super) fn start(
 impl Driver {
     async fn run(mut self, mut letters: mpsc::Receiver<Letter>, mut reports: ReportReader) {
         let mut turn = Vec::with_capacity(TURN_INPUTS);
+        let mut spent = Duration::ZERO;
         loop {
             let tick = self
                 .engine
                 .next_tick()
                 .map(|at_ms| self.clock.instant(at_ms));
+            let started;
             tokio::select! {
                 biased;
-                report = reports.0.recv() => if let Some(report) = report { self.report(report) },
+                report = reports.0.recv() => {
+                    started = Instant::now();
+                    if let Some(report) = report { self.report(report) }
+                }
+                () = std::future::ready(()), if !self.read.is_empty() => {
+                    started = Instant::now();
+                    let answer = self.read.pop_front().into_iter().collect();
+                    self.handle(Input::Answered(answers(answer)));
+                }
                 count = letters.recv_many(&mut turn, TURN_INPUTS) => {
                     if count == 0 {
                         return self.store.close();
                     }
-                    let (mut started, mut bytes) = (Instant::now(), 0);
+                    let (mut since, mut bytes) = (Instant::now(), 0);
                     for letter in turn.drain(..) {
                         bytes += letter.long_bytes();
                         if let Some(done) = self.letter(letter) {
                             letters.close();
                             return self.shut_down(done, reports).await;
                         }
-                        if started.elapsed() > TURN_TIME_MAX || bytes > TURN_BYTES_MAX {
+                        if since.elapsed() > TURN_TIME_MAX || bytes > TURN_BYTES_MAX {
                             self.carry_out();
                             yield_now().await;
-                            self.hear(&mut reports);
-                            (started, bytes) = (Instant::now(), 0);
+                            (since, bytes) = (Instant::now(), 0);
+                            self.hear(&mut reports, TURN_TIME_MAX);
                         }
                     }
+                    started = since;
                 }
                 () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => {
-                    self.handle(Input::Tick);
+                    started = Instant::now();
                 }
             }
+            // also where letters come without end
+            if self
+                .engine
+                .next_tick()
+                .is_some_and(|at_ms| at_ms <= self.clock.now_ms())
+            {
+                self.handle(Input::Tick);
+            }
             self.carry_out();
+            spent += started.elapsed();
+            if spent > TURN_TIME_MAX {
+                spent = Duration::ZERO;
+                yield_now().await;
+            }
         }
     }
 
@@ -267,9 +295,12 @@ impl Driver {
             .handle(self.clock.now_ms(), input, &mut self.effects);
     }
 
-    /// Takes the reports that are there.
-    fn hear(&mut self, reports: &mut ReportReader) {
-        while let Ok(report) = reports.0.try_recv() {
+    /// Takes the reports that are there, for as long.
+    fn hear(&mut self, reports: &mut ReportReader, time_max: Duration) {
+        let started = Instant::now();
+        while started.elapsed() <= time_max
+            && let Ok(report) = reports.0.try_recv()
+        {
             self.report(report);
             self.carry_out();
         }
@@ -292,7 +323,13 @@ impl Driver {
                         self.rooms.remove(&completion.ticket);
                     }
                 }
-                Input::Answered(answers(completions))
+                // what was written together is told together
+                let (read, written): (Vec<_>, Vec<_>) = completions.into_iter().partition(is_read);
+                self.read.extend(read);
+                if written.is_empty() {
+                    return;
+                }
+                Input::Answered(answers(written))
             }
             Report::Worked { ticket, outcome } => Input::Worked { ticket, outcome },
         };
@@ -418,7 +455,7 @@ impl Driver {
         // whoever comes from now on is turned away
         reports.0.close();
         // what is acknowledged now need not be sent again after the restart
-        self.hear(&mut reports);
+        self.hear(&mut reports, Duration::MAX);
         for outbox in std::mem::take(&mut self.outboxes).into_values() {
             outbox.close(socket::GOING_AWAY.0, socket::GOING_AWAY.1.into());
         }
@@ -427,6 +464,14 @@ impl Driver {
             .await
             .ok();
         done.send(()).ok();
+    }
+}
+
+/// Whether somebody has waited for it, and not for a commit.
+fn is_read(completion: &Completion) -> bool {
+    match &completion.outcome {
+        Ok(Answer::Stored) | Err(_) => false,
+        Ok(_) => true,
     }
 }
 
