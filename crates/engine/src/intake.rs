@@ -94,7 +94,10 @@ impl Orphans {
     /// How many there are, and their bytes, counted anew.
     #[cfg(feature = "simulator")]
     pub(crate) fn weigh(&self) -> (usize, usize) {
-        let bytes = self.by_hash.values().map(|orphan| orphan.bytes.len());
+        let bytes = self
+            .by_hash
+            .values()
+            .map(|orphan| orphan.change.bytes.len());
         (self.by_hash.len(), bytes.sum())
     }
 

@@ -436,10 +436,10 @@ mod tests {
             let read = SyncMessage::parse(&bytes)?;
             Ok((read.heads.len(), read.need.len(), read.have.len()))
         };
-        let most = (HASHES_MAX, HASHES_MAX, HAVES_MAX);
+        let most = (HEADS_MAX, HASHES_MAX, HAVES_MAX);
         assert_eq!(sizes(message_of(most.0, most.1, most.2)), Ok(most));
         for beyond in [
-            message_of(HASHES_MAX + 1, 0, 0),
+            message_of(HEADS_MAX + 1, 0, 0),
             message_of(0, HASHES_MAX + 1, 0),
             message_of(0, 0, HAVES_MAX + 1),
         ] {

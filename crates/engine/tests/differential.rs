@@ -647,7 +647,9 @@ impl Run {
     fn any_hashes(&mut self, n: usize) -> Vec<automerge::ChangeHash> {
         let mut hashes: Vec<_> = self.some_changes(n).iter().map(Change::hash).collect();
         if self.dice.one_in(12) {
-            hashes.push(automerge::ChangeHash([self.dice.below(256) as u8; 32]));
+            hashes.push(automerge::ChangeHash(
+                [u8::try_from(self.dice.below(256)).unwrap(); 32],
+            ));
         }
         hashes.sort_unstable();
         hashes

@@ -212,13 +212,16 @@ const BAD_DNS: [Dns; 8] = [
 
 /// Where a name server like this is.
 async fn name_server(dns: Dns) -> String {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
+    // whoever comes by TCP is connected by the kernel, and hears nothing
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     if dns == Dns::Down {
         return address.to_string();
     }
-    // whoever comes by TCP is connected by the kernel, and hears nothing
-    let listener = TcpListener::bind(address).await.unwrap();
+    let Ok(socket) = UdpSocket::bind(address).await else {
+        // somebody has that port, for UDP alone
+        return Box::pin(name_server(dns)).await;
+    };
     tokio::spawn(async move {
         let (_silent, mut buffer) = (listener, [0; 512]);
         while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {

@@ -42,7 +42,7 @@ fn edit_within(tx: &mut Transaction<'_>, key: &str, dice: &mut Dice) {
     };
     match kind {
         ObjType::Map => tx.put(&object, "inner", dice.roll()).unwrap(),
-        _ => {
+        ObjType::List | ObjType::Text | ObjType::Table => {
             let at = dice.below(tx.length(&object) + 1);
             tx.insert(&object, at, dice.roll()).unwrap();
         }

@@ -128,7 +128,9 @@ fn comes_again(settings: &Settings) {
     }
     let lines = rows.iter().map(|row| match &row.value {
         RowValue::Number(number) => format!("{} = {number}\n", row.key),
-        other => format!("{} = {}\n", row.key, toml_text(&other.to_string())),
+        other @ (RowValue::Unset | RowValue::Text(_)) => {
+            format!("{} = {}\n", row.key, toml_text(&other.to_string()))
+        }
     });
     let written: String = lines.collect();
     let environment = Environment::default();
