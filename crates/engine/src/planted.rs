@@ -24,8 +24,6 @@ pub enum Bug {
     KeepsWhatCouldNotBeStored,
     /// After a write that failed, the next one has the number after it.
     SkipsANumberAfterAFault,
-    /// Orphans that are stored alone bring their writer's heads along.
-    StoresHeadsWithOrphansAlone,
     /// A change is not held against its checksum.
     BelievesChecksums,
     /// An actor may have two changes with one sequence number.

@@ -75,7 +75,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "loses-the-queue-at-eviction",
         Bug::LosesTheQueueAtEviction,
-        49,
+        35,
         &[Checker::Convergent],
     ),
     planted(
@@ -89,12 +89,6 @@ pub const ALL: &[Planted] = &[
         Bug::SkipsANumberAfterAFault,
         5,
         &[Checker::Convergent, Checker::Quiet],
-    ),
-    planted(
-        "stores-heads-with-orphans-alone",
-        Bug::StoresHeadsWithOrphansAlone,
-        35,
-        &[Checker::Durable, Checker::Convergent],
     ),
     planted(
         "believes-checksums",
@@ -111,7 +105,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "keeps-every-orphan",
         Bug::KeepsEveryOrphan,
-        55,
+        8,
         &[Checker::Bounded],
     ),
     planted(

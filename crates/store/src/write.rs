@@ -2,7 +2,6 @@
 
 use engine::{
     ChangeHash,
-    planted::{Bug, is_planted},
     storage::{ChunkKind, Orphan, StoredChunk, Write, WriteAction},
 };
 use rusqlite::{Connection, params};
@@ -86,10 +85,8 @@ fn append(
     changes: u64,
 ) -> rusqlite::Result<()> {
     row.changes += signed(changes);
-    if chunk.is_some() || is_planted(Bug::StoresHeadsWithOrphansAlone) {
-        row.set_heads(heads);
-    }
     if let Some(chunk) = chunk {
+        row.set_heads(heads);
         row.next_chunk += 1;
         let bytes = i64::try_from(chunk.bytes.len()).unwrap_or(i64::MAX);
         match chunk.kind {
