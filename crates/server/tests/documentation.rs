@@ -155,6 +155,29 @@ fn every_test_that_the_pages_on_security_name_exists() {
     }
 }
 
+#[test]
+fn every_bug_that_the_simulator_plants_stands_on_the_page_of_proof_with_its_seed() {
+    let (source, page) = (page("crates/sim/src/planted.rs"), page("docs/proof.md"));
+    let mut bugs = 0;
+    for bug in source.split("\n    planted(\n").skip(1) {
+        // its name, itself, its seed
+        let fields: Vec<_> = bug
+            .lines()
+            .map(|line| line.trim().trim_matches(&['"', ','][..]))
+            .take(3)
+            .collect();
+        let [name, _, seed] = fields[..] else {
+            panic!("{bug}")
+        };
+        let is_its_row = |row: &str| {
+            row.starts_with(&format!("| `{name}` |")) && row.ends_with(&format!("| {seed} |"))
+        };
+        assert!(page.lines().any(is_its_row), "{name}, found at seed {seed}");
+        bugs += 1;
+    }
+    assert!(bugs > 10, "{bugs}");
+}
+
 /// Whether a piece of code is the name of a test: they are sentences.
 fn is_test_name(code: &str) -> bool {
     code.matches('_').count() >= 3
