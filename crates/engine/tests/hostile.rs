@@ -19,7 +19,9 @@ use engine::{
     storage::Answer,
 };
 use sha2::{Digest, Sha256};
-use world::{Client, Forge, Received, World, document, join_frame, settings, sync_frame, talk};
+use world::{
+    Client, Forge, Received, World, document, join_frame, settings, sync_frame, talk, write_number,
+};
 
 const PEER: ConnectionId = ConnectionId(1);
 
@@ -113,7 +115,7 @@ impl Message {
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![0x43];
         for hashes in [&self.heads, &self.need] {
-            number(&mut out, hashes.len());
+            write_number(&mut out, hashes.len());
             out.extend(hashes.concat());
         }
         if self.have.is_empty() {
@@ -121,23 +123,14 @@ impl Message {
         } else {
             out.extend(&self.have);
         }
-        number(&mut out, usize::from(!self.changes.is_empty()));
+        write_number(&mut out, usize::from(!self.changes.is_empty()));
         if !self.changes.is_empty() {
-            number(&mut out, self.changes.len());
+            write_number(&mut out, self.changes.len());
             out.extend(&self.changes);
         }
         out.extend(self.flags);
         out
     }
-}
-
-/// LEB128.
-fn number(out: &mut Vec<u8>, mut number: usize) {
-    while number >= 0x80 {
-        out.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
-        number >>= 7;
-    }
-    out.push(u8::try_from(number).unwrap());
 }
 
 struct Change {
@@ -148,15 +141,15 @@ struct Change {
 /// A change without operations.
 fn change(actor: usize, seq: usize, deps: &[Hash]) -> Change {
     let mut contents = vec![];
-    number(&mut contents, deps.len());
+    write_number(&mut contents, deps.len());
     contents.extend(deps.concat());
     contents.push(8);
     contents.extend(actor.to_le_bytes());
-    number(&mut contents, seq);
+    write_number(&mut contents, seq);
     // first operation, time, no message, no other actors, no columns
     contents.extend([1, 0, 0, 0, 0, 0]);
     let mut chunk = vec![1];
-    number(&mut chunk, contents.len());
+    write_number(&mut chunk, contents.len());
     chunk.extend(contents);
     let hash: Hash = Sha256::digest(&chunk).into();
     let mut bytes = vec![0x85, 0x6f, 0x4a, 0x83];
