@@ -34,7 +34,7 @@ use automerge::{
     Automerge, Change,
     sync::{BloomFilter, ChunkList, Have, Message, MessageFlags, MessageVersion, State, SyncDoc},
 };
-use engine::{Access, ChangeHash, ConnectionId, DocumentId};
+use engine::{Access, ChangeHash, ConnectionId, DocumentId, storage::DocumentMeta};
 use proptest::prelude::*;
 use world::{
     Client, Dice, World, chunk_of, describe, document, edit_any, hashes, ours, settings, sync_frame,
@@ -180,6 +180,10 @@ impl Servers {
                 .unwrap();
             let after = hashes(&self.twin);
             let own = &(&after - &before) & &carried;
+            // a document that is pushed whole has come from here, whatever its sender says of itself
+            if before.is_empty() && is_pushed(&self.world, self.id) {
+                line.has = Some(after.clone());
+            }
             match &mut line.has {
                 Some(has) if waited.is_disjoint(&after) => has.extend(own),
                 _ => echo = own,
@@ -207,13 +211,8 @@ impl Servers {
             "the changes differ"
         );
         assert!(self.world.closed.is_empty(), "{:?}", self.world.closed);
-        let meta = self
-            .world
-            .store
-            .documents
-            .get(&self.id)
-            .map(|stored| &stored.meta);
-        let is_pushed = meta.is_some_and(|meta| meta.has_pushed);
+        let is_pushed = is_pushed(&self.world, self.id);
+        let meta = meta(&self.world, self.id);
         let has_whole = is_pushed || meta.is_some_and(|meta| meta.snapshot_bytes > 0);
         for (connection, line) in &mut self.lines {
             let spoke = spoke
@@ -404,6 +403,16 @@ impl Line {
             );
         }
     }
+}
+
+fn meta(world: &World, id: DocumentId) -> Option<&DocumentMeta> {
+    let stored = world.store.documents.get(&id);
+    stored.map(|stored| &stored.meta)
+}
+
+/// Whether a document was pushed whole, and its index is not there yet.
+fn is_pushed(world: &World, id: DocumentId) -> bool {
+    meta(world, id).is_some_and(|meta| meta.has_pushed)
 }
 
 /// What Automerge would answer if it had never heard of the sender, in single changes.
