@@ -23,11 +23,10 @@ mod respond;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
-
 use crate::{
     effect::Refusal,
     ephemeral::EphemeralCounts,
+    excerpt::Excerpt,
     graph::{Graph, Heads, Node},
     ids::{ConnectionId, DocumentId, Ticket},
     intake::Orphans,
@@ -153,23 +152,22 @@ impl Document {
         &mut self,
         connection: ConnectionId,
         kind: SyncKind,
-        data: Bytes,
+        data: Excerpt<'_>,
         outlet: &mut Outlet<'_>,
     ) -> Result<(), Refusal> {
         self.used_at_ms = outlet.now_ms;
         self.peers.entry(connection).or_default();
+        let must_wait = self.must_queue(connection)
+            || matches!(self.handle(connection, kind, data, outlet)?, Step::Wait);
+        if !must_wait {
+            return Ok(());
+        }
         let message = Queued {
             connection,
             kind,
-            data,
+            data: data.keep(),
         };
-        if self.must_queue(connection) {
-            return self.queue.push(message, outlet.queued_bytes);
-        }
-        match self.handle(&message, outlet)? {
-            Step::Done => Ok(()),
-            Step::Wait => self.queue.push(message, outlet.queued_bytes),
-        }
+        self.queue.push(message, outlet.queued_bytes)
     }
 
     /// Relays an ephemeral message to the other peers of the document, if its sender is one, and it is new.
@@ -303,7 +301,8 @@ impl Document {
                 waiting.push(message);
                 continue;
             }
-            match self.handle(&message, outlet) {
+            let data = Excerpt::all(&message.data);
+            match self.handle(message.connection, message.kind, data, outlet) {
                 Ok(Step::Wait) => {
                     let may_overtake = matches!(self.state, State::Pushed);
                     overtaken.insert(message.connection);

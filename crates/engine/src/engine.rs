@@ -9,6 +9,7 @@ use crate::{
     access::Access,
     document::{Document, News},
     effect::{Effect, Input, Refusal, WorkOutcome},
+    excerpt::Excerpt,
     ids::{ConnectionId, DocumentId, Ticket},
     limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
     names::Names,
@@ -306,10 +307,10 @@ impl Turn<'_> {
         connection: ConnectionId,
         id: DocumentId,
         kind: SyncKind,
-        data: Bytes,
+        data: Excerpt<'_>,
     ) -> Result<(), Refusal> {
         self.open_document(connection, id)?;
-        if let Some(flags) = crate::message::flags_of(&data) {
+        if let Some(flags) = crate::message::flags_of(data.bytes()) {
             self.note_generation(connection, flags.as_bits);
         }
         self.with_document(id, |document, outlet| {

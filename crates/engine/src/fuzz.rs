@@ -17,6 +17,7 @@ use minicbor::Encoder;
 use crate::{
     bloom::BloomFilter,
     chunk::{self, ChangeChunk, Chunk},
+    excerpt::Excerpt,
     graph::Graph,
     ids::ChangeHash,
     index::IndexReader,
@@ -48,11 +49,12 @@ pub fn wire(data: &[u8]) {
         assert!((1..=NAME_BYTES_MAX).contains(&name.len()));
     }
     if let Frame::Sync { data, .. } = &frame {
-        let within = bytes.as_ptr_range();
-        let lies_in_it = within.contains(&data.as_ptr()) && data.len() < bytes.len();
-        let is_short = data.len() < bytes.len() / 2;
+        let (within, kept) = (bytes.as_ptr_range(), data.keep());
+        let lies_in_it = within.contains(&kept.as_ptr()) && kept.len() < bytes.len();
+        let is_short = kept.len() < bytes.len() / 2;
+        assert_eq!(kept, data.bytes());
         assert!(
-            !data.is_empty() && (lies_in_it || is_short),
+            !kept.is_empty() && (lies_in_it || is_short),
             "a copy was made"
         );
     }
@@ -81,7 +83,7 @@ fn written(frame: &Frame<'_>) -> Option<Bytes> {
             document,
             kind: SyncKind::Sync,
             data,
-        } => wire::sync(sender, "target", &document.to_string(), data).to_bytes(),
+        } => wire::sync(sender, "target", &document.to_string(), &data.keep()).to_bytes(),
         Frame::Unavailable { sender, document } => {
             wire::unavailable(sender, "target", &document.to_string()).to_bytes()
         }
@@ -132,7 +134,7 @@ fn of_texts(kind: &str, sender: &str, lists: &[(&str, &[&str])]) -> Bytes {
 pub fn sync_message(data: &[u8]) {
     let bytes = Bytes::copy_from_slice(data);
     let at_the_end = flags_of(&bytes);
-    let Ok(message) = SyncMessage::parse(&bytes) else {
+    let Ok(message) = SyncMessage::parse(Excerpt::all(&bytes)) else {
         return;
     };
     if message.flags.is_none() && message.changes.is_empty() {
@@ -159,8 +161,8 @@ pub fn sync_message(data: &[u8]) {
         read_only: flags.is_some_and(|flags| flags.read_only),
     };
     let again = Bytes::from(again.encode());
-    assert_eq!(flags_of(&again), SyncMessage::parse(&again).unwrap().flags);
-    let read = SyncMessage::parse(&again).unwrap();
+    let read = SyncMessage::parse(Excerpt::all(&again)).unwrap();
+    assert_eq!(flags_of(&again), read.flags);
     assert_eq!(
         (&read.heads, &read.need, &read.changes),
         (&message.heads, &message.need, &message.changes)

@@ -107,15 +107,16 @@ impl Orphans {
         hashes: impl IntoIterator<Item = ChangeHash>,
         graph: &Graph,
     ) -> Vec<ChangeHash> {
-        let mut stack: Vec<_> = hashes.into_iter().collect();
+        let is_not_there = |hash: &ChangeHash| graph.find(hash).is_none();
+        let mut stack: Vec<_> = hashes.into_iter().filter(is_not_there).collect();
         let (mut seen, mut missing) = (BTreeSet::new(), BTreeSet::new());
         while let Some(hash) = stack.pop() {
-            if graph.find(&hash).is_some() {
-                continue;
-            }
             match self.by_hash.get(&hash) {
                 // of all that wait for each other, each is looked at once
-                Some(orphan) if seen.insert(hash) => stack.extend(&orphan.change.deps),
+                Some(orphan) if seen.insert(hash) => {
+                    let deps = orphan.change.deps.iter().copied();
+                    stack.extend(deps.filter(is_not_there));
+                }
                 Some(_) => {}
                 None => {
                     missing.insert(hash);

@@ -45,6 +45,7 @@ mod document;
 mod effect;
 mod engine;
 mod ephemeral;
+mod excerpt;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -4,13 +4,14 @@
 //! flags. The two versions differ in how changes travel: one chunk per entry (0x42), or all in one entry (0x43).
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
     bloom::BloomFilter,
+    excerpt::Excerpt,
     ids::ChangeHash,
     leb128::{self, Malformed, Reader},
     limits::{HASHES_MAX, HAVES_MAX, HEADS_MAX},
-    wire::part_of,
 };
 
 const VERSION_1: u8 = 0x42;
@@ -22,10 +23,13 @@ const BIT_SYNC_RESET: u8 = 1;
 const BIT_READ_ONLY: u8 = 1 << 1;
 const BIT_SUPPORTS_SYNC_RESET: u8 = 1 << 2;
 
+/// Hashes in a message. Most messages name one at each place, for which nothing is allocated.
+pub(crate) type Hashes = SmallVec<[ChangeHash; 1]>;
+
 /// What the sender has: everything up to `last_sync`, and beyond it what the filter contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Have<'a> {
-    pub(crate) last_sync: Vec<ChangeHash>,
+    pub(crate) last_sync: Hashes,
     pub(crate) bloom: BloomFilter<'a>,
 }
 
@@ -46,21 +50,21 @@ pub(crate) struct Flags {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyncMessage<'a> {
     /// Ascending, without duplicates.
-    pub(crate) heads: Vec<ChangeHash>,
-    pub(crate) need: Vec<ChangeHash>,
-    pub(crate) have: Vec<Have<'a>>,
+    pub(crate) heads: Hashes,
+    pub(crate) need: Hashes,
+    pub(crate) have: SmallVec<[Have<'a>; 1]>,
     /// The entries' bytes, one after the other; chunks, not yet looked at.
     pub(crate) changes: Bytes,
     pub(crate) flags: Option<Flags>,
 }
 
 impl<'a> SyncMessage<'a> {
-    /// Reads a message; `bytes` is the `data` of a frame.
+    /// Reads a message, the `data` of a frame.
     ///
     /// # Errors
     /// [`Malformed`] if it is none, or one beyond the limits.
-    pub(crate) fn parse(bytes: &'a Bytes) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
+    pub(crate) fn parse(data: Excerpt<'a>) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(data.bytes());
         if !matches!(reader.byte()?, VERSION_1 | VERSION_2) {
             return Err(Malformed);
         }
@@ -69,7 +73,7 @@ impl<'a> SyncMessage<'a> {
         heads.dedup();
         let need = hashes(&mut reader, HASHES_MAX)?;
         let have = haves(&mut reader)?;
-        let changes = changes(bytes, &mut reader)?;
+        let changes = changes(data, &mut reader)?;
         let flags = if reader.is_empty() {
             None
         } else {
@@ -116,7 +120,7 @@ impl Flags {
 }
 
 /// The flags of a message, without the rest of it.
-pub(crate) fn flags_of(bytes: &Bytes) -> Option<Flags> {
+pub(crate) fn flags_of(bytes: &[u8]) -> Option<Flags> {
     // the flags stand at the end: 2 02 8x, or 1 02 in the first generation
     match *bytes.last_chunk::<3>()? {
         [2, FLAG_READS_VERSION_2, bits] if bits & FLAG_BITS != 0 => Some(Flags::parse(&[bits])),
@@ -125,24 +129,24 @@ pub(crate) fn flags_of(bytes: &Bytes) -> Option<Flags> {
     }
 }
 
-fn hashes(reader: &mut Reader<'_>, count_max: usize) -> Result<Vec<ChangeHash>, Malformed> {
+fn hashes(reader: &mut Reader<'_>, count_max: usize) -> Result<Hashes, Malformed> {
     let count = reader.count(ChangeHash::BYTES)?;
     if count > count_max {
         return Err(Malformed);
     }
-    let mut hashes = Vec::with_capacity(count);
+    let mut hashes = Hashes::with_capacity(count);
     for _ in 0..count {
         hashes.push(ChangeHash::from_bytes(reader.array()?));
     }
     Ok(hashes)
 }
 
-fn haves<'a>(reader: &mut Reader<'a>) -> Result<Vec<Have<'a>>, Malformed> {
+fn haves<'a>(reader: &mut Reader<'a>) -> Result<SmallVec<[Have<'a>; 1]>, Malformed> {
     let count = reader.count(2)?;
     if count > HAVES_MAX {
         return Err(Malformed);
     }
-    let mut haves = Vec::with_capacity(count);
+    let mut haves = SmallVec::with_capacity(count);
     for _ in 0..count {
         let last_sync = hashes(reader, HEADS_MAX)?;
         haves.push(Have {
@@ -154,10 +158,10 @@ fn haves<'a>(reader: &mut Reader<'a>) -> Result<Vec<Have<'a>>, Malformed> {
 }
 
 /// The entries joined; a single entry, the usual case, is not copied if it is most of the message.
-fn changes(all: &Bytes, reader: &mut Reader<'_>) -> Result<Bytes, Malformed> {
+fn changes<'a>(data: Excerpt<'a>, reader: &mut Reader<'a>) -> Result<Bytes, Malformed> {
     let count = reader.count(1)?;
     if count == 1 {
-        return Ok(part_of(all, reader.prefixed()?));
+        return Ok(data.excerpt(reader.prefixed()?).keep());
     }
     let mut joined = Vec::new();
     for _ in 0..count {
@@ -312,6 +316,10 @@ mod tests {
 
     use super::*;
 
+    fn parse(bytes: &Bytes) -> Result<SyncMessage<'_>, Malformed> {
+        SyncMessage::parse(Excerpt::all(bytes))
+    }
+
     fn theirs(hashes: &[ChangeHash]) -> Vec<automerge::ChangeHash> {
         hashes
             .iter()
@@ -353,9 +361,9 @@ mod tests {
             let entries = if two { pieces.len().min(1) } else { pieces.len() };
             prop_assert_eq!(read.changes.iter().count(), entries);
             // and so do we
-            let back = SyncMessage::parse(&bytes).unwrap();
-            prop_assert_eq!(&back.heads, &heads);
-            prop_assert_eq!(&back.need, &need);
+            let back = parse(&bytes).unwrap();
+            prop_assert_eq!(&back.heads[..], &heads);
+            prop_assert_eq!(&back.need[..], &need);
             prop_assert_eq!(&back.changes[..], &joined[..]);
         }
 
@@ -363,7 +371,7 @@ mod tests {
         fn bytes_of_any_kind_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), two: bool) {
             let mut bytes = bytes;
             bytes.insert(0, if two { VERSION_2 } else { VERSION_1 });
-            drop(SyncMessage::parse(&bytes.into()));
+            drop(parse(&bytes.into()));
         }
     }
 
@@ -377,7 +385,7 @@ mod tests {
         }
         let mut state = State::new();
         let first = Bytes::from(doc.generate_sync_message(&mut state).unwrap().encode());
-        let read = SyncMessage::parse(&first).unwrap();
+        let read = parse(&first).unwrap();
         assert_eq!(theirs(&read.heads), doc.get_heads());
         assert!(read.changes.is_empty() && read.need.is_empty());
         let flags = read.flags.unwrap();
@@ -393,7 +401,7 @@ mod tests {
         }
         // the flags of the first generation, before there were bits
         let old = Bytes::from([&first[..first.len() - 3], &[1, 2]].concat());
-        let flags = SyncMessage::parse(&old).unwrap().flags.unwrap();
+        let flags = parse(&old).unwrap().flags.unwrap();
         assert!(!flags.as_bits && !flags.supports_sync_reset && !flags.read_only);
     }
 
@@ -407,10 +415,7 @@ mod tests {
             &[0x42, 0, 0, 0, 5, 1, 0],
         ];
         for bytes in hostile {
-            assert!(
-                SyncMessage::parse(&Bytes::copy_from_slice(bytes)).is_err(),
-                "{bytes:?}"
-            );
+            assert!(parse(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
     }
 
@@ -433,7 +438,7 @@ mod tests {
     fn hashes_and_haves_are_taken_up_to_their_limits_and_no_more() {
         let sizes = |bytes| {
             let bytes = bytes;
-            let read = SyncMessage::parse(&bytes)?;
+            let read = parse(&bytes)?;
             Ok((read.heads.len(), read.need.len(), read.have.len()))
         };
         let most = (HEADS_MAX, HASHES_MAX, HAVES_MAX);
@@ -451,7 +456,7 @@ mod tests {
     fn only_who_has_something_sends_nothing_and_remembers_nothing_begins_anew() {
         let is_reset = |bytes: &[u8]| {
             let bytes = Bytes::copy_from_slice(bytes);
-            SyncMessage::parse(&bytes).unwrap().is_reset()
+            parse(&bytes).unwrap().is_reset()
         };
         let one_head = [&[VERSION_1, 1][..], &[7; 32], &[0]].concat();
         let with = |rest: &[u8]| [&one_head, rest].concat();
@@ -491,7 +496,7 @@ mod tests {
     fn the_flags_are_told_from_the_end_of_a_message_alone() {
         let as_bits = |end: &[u8]| {
             let message = [&[VERSION_1, 0, 0, 0, 0][..], end].concat();
-            flags_of(&message.into()).map(|flags| flags.as_bits)
+            flags_of(&message).map(|flags| flags.as_bits)
         };
         assert_eq!(as_bits(&[2, 2, 0x84]), Some(true));
         assert_eq!(as_bits(&[1, 2]), Some(false));

@@ -16,8 +16,9 @@ use minicbor::{
 
 use crate::{
     effect::OutFrame,
+    excerpt::Excerpt,
     ids::{ChangeHash, DocumentId},
-    limits::{CBOR_DEPTH_MAX, NAME_BYTES_MAX, SHARED_BYTES_MAX},
+    limits::{CBOR_DEPTH_MAX, NAME_BYTES_MAX},
     names::Names,
 };
 
@@ -48,7 +49,7 @@ pub(crate) enum Frame<'a> {
         sender: &'a str,
         document: DocumentId,
         kind: SyncKind,
-        data: Bytes,
+        data: Excerpt<'a>,
     },
     Unavailable {
         sender: &'a str,
@@ -153,7 +154,7 @@ impl<'a> Frame<'a> {
                 document: fields.document(names)?,
                 session: name(fields.session)?,
                 count: fields.count.ok_or(MalformedFrame)?,
-                data: fields.data_of(frame)?,
+                data: fields.data_of(frame)?.keep(),
             })),
             "remote-subscription-change" => Ok(Self::WatchStorages {
                 sender: fields.sender()?,
@@ -203,7 +204,7 @@ impl<'a> Fields<'a> {
 
     fn sync(
         &self,
-        frame: &Bytes,
+        frame: &'a Bytes,
         names: &mut Names,
         kind: SyncKind,
     ) -> Result<Frame<'a>, MalformedFrame> {
@@ -215,20 +216,9 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The data.
-    fn data_of(&self, frame: &Bytes) -> Result<Bytes, MalformedFrame> {
+    fn data_of(&self, frame: &'a Bytes) -> Result<Excerpt<'a>, MalformedFrame> {
         let data = self.data.filter(|data| !data.is_empty());
-        data.map(|data| part_of(frame, data)).ok_or(MalformedFrame)
-    }
-}
-
-/// A part of a message, to be kept. It shares the memory of the whole if it is most of it: nobody has us keep megabytes
-/// for the sake of some bytes among them.
-pub(crate) fn part_of(whole: &Bytes, part: &[u8]) -> Bytes {
-    if whole.len() <= SHARED_BYTES_MAX || whole.len() / 2 <= part.len() {
-        whole.slice_ref(part)
-    } else {
-        Bytes::copy_from_slice(part)
+        Ok(Excerpt::new(frame, data.ok_or(MalformedFrame)?))
     }
 }
 
@@ -612,24 +602,15 @@ mod tests {
     }
 
     #[test]
-    fn a_short_part_does_not_keep_a_long_message_and_a_long_one_is_not_copied() {
-        let whole = bytes::Bytes::from(vec![1; 1 << 20]);
-        let short = part_of(&whole, whole.get(5..9).unwrap());
-        assert_eq!(&short[..], [1; 4]);
-        assert!(whole.is_unique(), "nobody else holds it");
-        let long = part_of(&whole, whole.get(5..).unwrap());
-        assert_eq!(long.as_ptr(), whole.get(5..).unwrap().as_ptr());
-    }
-
-    #[test]
     fn a_sync_frame_is_read_with_and_without_tag_64() {
-        for data in [Bytes(&[0x42, 1, 2]), Tagged(&[0x42, 1, 2])] {
+        let message = Octets::from_static(&[0x42, 1, 2]);
+        for data in [Bytes(&message), Tagged(&message)] {
             let frame = sync_frame(data, Undefined);
             let expected = Frame::Sync {
                 sender: "alice",
                 document: DOCUMENT,
                 kind: SyncKind::Sync,
-                data: Octets::from_static(&[0x42, 1, 2]),
+                data: Excerpt::all(&message),
             };
             assert_eq!(read(&frame), Ok(expected));
         }
@@ -915,7 +896,7 @@ mod tests {
         fn a_frame_of_ours_is_read_back(data in proptest::collection::vec(any::<u8>(), 1..100)) {
             let data = Octets::from(data);
             let frame = sync("us", "them", &DOCUMENT.to_string(), &data).to_bytes();
-            let expected = Frame::Sync { sender: "us", document: DOCUMENT, kind: SyncKind::Sync, data };
+            let expected = Frame::Sync { sender: "us", document: DOCUMENT, kind: SyncKind::Sync, data: Excerpt::all(&data) };
             prop_assert_eq!(read(&frame), Ok(expected));
         }
     }

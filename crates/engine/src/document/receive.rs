@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Document, Queued, State, Step};
+use super::{Document, State, Step};
 use crate::{
     access::Need,
     chunk::{self, ChangeChunk, Chunk},
     effect::Refusal,
+    excerpt::Excerpt,
     graph::Node,
     ids::ConnectionId,
     intake::{self, IntakeError},
@@ -23,10 +24,12 @@ impl Document {
     /// Handles a message, if the document can handle it now.
     pub(super) fn handle(
         &mut self,
-        queued: &Queued,
+        connection: ConnectionId,
+        kind: SyncKind,
+        data: Excerpt<'_>,
         outlet: &mut Outlet<'_>,
     ) -> Result<Step, Refusal> {
-        let message = SyncMessage::parse(&queued.data).map_err(|_| Refusal::MalformedSync)?;
+        let message = SyncMessage::parse(data).map_err(|_| Refusal::MalformedSync)?;
         if self.is_busy() {
             return Ok(Step::Wait);
         }
@@ -48,10 +51,10 @@ impl Document {
             }
             State::Loading(_) => Ok(Step::Wait),
             State::Cold | State::Pushed => {
-                Ok(self.handle_without_graph(queued.connection, &message, outlet))
+                Ok(self.handle_without_graph(connection, &message, outlet))
             }
             State::Hot(_) => {
-                self.handle_with_graph(queued, &message, outlet)?;
+                self.handle_with_graph(connection, kind, &message, outlet)?;
                 Ok(Step::Done)
             }
         }
@@ -74,7 +77,7 @@ impl Document {
     ) -> Step {
         // only orphans are stored: the graph says that there is nothing for anybody yet
         let is_there = !self.heads.is_empty();
-        let in_step = is_there && message.changes.is_empty() && message.heads == *self.heads;
+        let in_step = is_there && message.changes.is_empty() && message.heads[..] == *self.heads;
         let quarantined = self.meta.quarantine.is_some();
         let pushed = matches!(self.state, State::Pushed);
         let fresh =
@@ -107,11 +110,11 @@ impl Document {
 
     fn handle_with_graph(
         &mut self,
-        queued: &Queued,
+        connection: ConnectionId,
+        kind: SyncKind,
         message: &SyncMessage<'_>,
         outlet: &mut Outlet<'_>,
     ) -> Result<(), Refusal> {
-        let connection = queued.connection;
         let may_write =
             outlet.authorise(connection, Need::Write).is_ok() || is_planted(Bug::LetsReadersWrite);
         // what a session that may only read sends is not even looked at
@@ -120,7 +123,7 @@ impl Document {
         }
         if let Some(peer) = self.peers.get_mut(&connection) {
             peer.note(message, &self.heads);
-            self.converse(connection, queued.kind, message, outlet);
+            self.converse(connection, kind, message, outlet);
         }
         Ok(())
     }
@@ -207,7 +210,7 @@ impl Document {
         let durable = hot.graph.durable();
         let mut lacks: Vec<Node> = vec![];
         if peer.synced == Synced::Unknown {
-            if message.heads == **hot.graph.durable_heads() {
+            if message.heads[..] == **hot.graph.durable_heads() {
                 peer.set_synced(durable);
             } else if message.heads.is_empty() && message.changes.is_empty() {
                 return self.respond_with_everything(connection, outlet);

@@ -3,9 +3,10 @@
 //! A message goes out when there is something in it that the peer has not been told: changes, heads, or a wish.
 //! Otherwise both sides are silent. Only what is on disk is ever told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{Document, Hot, Part, State};
 use crate::{
@@ -20,10 +21,13 @@ use crate::{
     subscription::{Request, Served, Subscription, Synced},
 };
 
+/// Nodes to send: mostly one, which somebody has just typed.
+type Nodes = SmallVec<[Node; 4]>;
+
 /// Where the bytes of some nodes are.
 enum Pieces {
     /// In memory; neighbours in one piece.
-    AtHand(Vec<Bytes>),
+    AtHand(SmallVec<[Bytes; 1]>),
     /// In tail chunks from this number on.
     OnDisk { from: u64 },
     /// Within the snapshot, at least some of them.
@@ -84,9 +88,9 @@ impl Document {
         }
         match &self.state {
             State::Hot(hot) => {
-                let mut nodes = peer.news(hot.graph.durable());
+                let mut nodes: Nodes = peer.news(hot.graph.durable()).collect();
                 nodes.extend(lacks);
-                nodes.append(&mut peer.owed);
+                nodes.extend(std::mem::take(&mut peer.owed));
                 nodes.sort_unstable();
                 nodes.dedup();
                 if peer.takes_nothing {
@@ -104,7 +108,7 @@ impl Document {
         }
     }
 
-    fn respond_hot(&mut self, connection: ConnectionId, nodes: Vec<Node>, outlet: &mut Outlet<'_>) {
+    fn respond_hot(&mut self, connection: ConnectionId, nodes: Nodes, outlet: &mut Outlet<'_>) {
         let State::Hot(hot) = &self.state else { return };
         let Some(peer) = self.peers.get_mut(&connection) else {
             return;
@@ -121,7 +125,7 @@ impl Document {
                 peer.advance(durable);
                 self.send(connection, &heads, need, &pieces, outlet);
             }
-            Pieces::OnDisk { from } => self.fetch(connection, nodes, from, outlet),
+            Pieces::OnDisk { from } => self.fetch(connection, nodes.into_vec(), from, outlet),
             Pieces::InSnapshot => self.respond_with_everything(connection, outlet),
         }
     }
@@ -419,7 +423,10 @@ impl Hot {
         nodes: &[Node],
         chunk: impl Fn(u64, Option<&'b Bytes>) -> Option<&'b Bytes>,
     ) -> Pieces {
-        let mut pieces: Vec<(u64, usize, usize, &'b Bytes)> = vec![];
+        let mut pieces = SmallVec::new();
+        // of which chunk, from where, until where
+        let mut last: Option<(u64, &'b Bytes, Range<usize>)> = None;
+        let cut = |(_, bytes, range): (u64, &Bytes, Range<usize>)| bytes.slice(range);
         for node in nodes {
             let (Some(Place::Tail { start, length }), Some(at)) =
                 (self.graph.place(*node), self.tail.chunk_of(*node))
@@ -430,18 +437,14 @@ impl Hot {
                 return Pieces::OnDisk { from: at.number };
             };
             let (start, end) = (start as usize, start as usize + length as usize);
-            match pieces.last_mut() {
-                Some((number, _, until, _)) if *number == at.number && *until == start => {
-                    *until = end;
+            match &mut last {
+                Some((number, _, range)) if *number == at.number && range.end == start => {
+                    range.end = end;
                 }
-                _ => pieces.push((at.number, start, end, bytes)),
+                _ => pieces.extend(last.replace((at.number, bytes, start..end)).map(cut)),
             }
         }
-        Pieces::AtHand(
-            pieces
-                .into_iter()
-                .map(|(_, start, end, bytes)| bytes.slice(start..end))
-                .collect(),
-        )
+        pieces.extend(last.map(cut));
+        Pieces::AtHand(pieces)
     }
 }

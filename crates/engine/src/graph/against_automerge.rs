@@ -129,7 +129,7 @@ impl Sides {
 /// Compares what is not among these and their ancestors.
 fn compare_since(graph: &Graph, doc: &Automerge, since: &[automerge::ChangeHash]) {
     let have = Have {
-        last_sync: all_ours(since),
+        last_sync: all_ours(since).into(),
         bloom: BloomFilter::parse(&[]).unwrap(),
     };
     let lacking = graph.lacking(&[have]).unwrap();
