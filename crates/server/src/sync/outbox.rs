@@ -1,7 +1,7 @@
 //! What waits to be written to one socket: bounded, and never in the way of others.
 
 use std::{
-    collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use engine::OutFrame;
+use smallvec::SmallVec;
 use tokio::{sync::Notify, time::sleep};
 
 /// Bytes in an outbox beyond which the engine is asked to hold back what can wait.
@@ -26,7 +27,9 @@ const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 /// Something to write.
 pub(super) enum Outgoing {
     Frame(OutFrame),
-    /// The answer to a ping.
+    /// A question whether the peer is there.
+    Ping,
+    /// The answer to one.
     Pong(Vec<u8>),
     /// The last thing that is written. The code is one of RFC 6455, section 7.4.
     Close {
@@ -35,6 +38,9 @@ pub(super) enum Outgoing {
     },
 }
 
+/// What waits; mostly one frame, for which nothing is allocated.
+type Queue = SmallVec<[Outgoing; 1]>;
+
 /// The group's end of an outbox.
 pub(super) struct Outbox(Arc<Shared>);
 
@@ -42,12 +48,12 @@ pub(super) struct Outbox(Arc<Shared>);
 pub(super) struct OutboxReader {
     shared: Arc<Shared>,
     /// Taken from the queue together, to lock it once.
-    taken: VecDeque<Outgoing>,
+    taken: <Queue as IntoIterator>::IntoIter,
     is_cut: bool,
 }
 
-/// Where answers to pings are put.
-pub(super) struct Pongs(Arc<Shared>);
+/// Where what only says that somebody is there is put.
+pub(super) struct SignsOfLife(Arc<Shared>);
 
 /// Where it shows that a socket was cut off.
 pub(super) struct Cut(Arc<Shared>);
@@ -62,10 +68,16 @@ impl Cut {
     }
 }
 
-impl Pongs {
-    /// Puts an answer in. One that was not written yet is dropped, so that nobody fills an outbox with pings. Source:
-    /// RFC 6455, section 5.5.3.
-    pub(super) fn put(&self, payload: Vec<u8>) {
+impl SignsOfLife {
+    /// Asks the peer for one. A question that was not written yet is enough.
+    pub(super) fn ping(&self) {
+        self.0.queue().ping = true;
+        self.0.filled.notify_one();
+    }
+
+    /// Puts an answer to a ping in. One that was not written yet is dropped, so that nobody fills an outbox with pings.
+    /// Source: RFC 6455, section 5.5.3.
+    pub(super) fn pong(&self, payload: Vec<u8>) {
         self.0.queue().pong = Some(payload);
         self.0.filled.notify_one();
     }
@@ -85,7 +97,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    outgoing: VecDeque<Outgoing>,
+    outgoing: Queue,
+    ping: bool,
     pong: Option<Vec<u8>>,
 }
 
@@ -96,7 +109,7 @@ impl Shared {
     }
 
     fn push(&self, outgoing: Outgoing) {
-        self.queue().outgoing.push_back(outgoing);
+        self.queue().outgoing.push(outgoing);
         self.filled.notify_one();
     }
 }
@@ -115,7 +128,7 @@ pub(super) fn outbox() -> (Outbox, OutboxReader) {
     let shared = Arc::new(Shared::default());
     let reader = OutboxReader {
         shared: Arc::clone(&shared),
-        taken: VecDeque::new(),
+        taken: Queue::new().into_iter(),
         is_cut: false,
     };
     (Outbox(shared), reader)
@@ -143,7 +156,7 @@ impl Outbox {
         shared.is_cut.store(true, Ordering::Release);
         {
             let mut queue = shared.queue();
-            let why = queue.outgoing.pop_back();
+            let why = queue.outgoing.pop();
             queue.outgoing = why.into_iter().collect();
         }
         shared.cut.notify_one();
@@ -169,9 +182,9 @@ impl OutboxReader {
         Cut(Arc::clone(&self.shared))
     }
 
-    /// Where what reads the socket puts answers to pings.
-    pub(super) fn pongs(&self) -> Pongs {
-        Pongs(Arc::clone(&self.shared))
+    /// Where pings and the answers to them are put.
+    pub(super) fn signs_of_life(&self) -> SignsOfLife {
+        SignsOfLife(Arc::clone(&self.shared))
     }
 
     /// The next thing to write; nothing once the group has let go of the socket.
@@ -193,17 +206,22 @@ impl OutboxReader {
     pub(super) fn next_now(&mut self) -> Option<Outgoing> {
         if !self.is_cut && self.shared.is_cut.load(Ordering::Acquire) {
             self.is_cut = true;
-            self.taken.clear();
+            self.taken = Queue::new().into_iter();
         }
-        if self.taken.is_empty() {
-            // an idle socket keeps no queue
-            let Waiting { outgoing, pong } = std::mem::take(&mut *self.shared.queue());
-            self.taken = outgoing;
-            if let Some(payload) = pong {
-                return Some(Outgoing::Pong(payload));
-            }
+        if let Some(next) = self.taken.next() {
+            return Some(next);
         }
-        self.taken.pop_front()
+        let mut queue = self.shared.queue();
+        if let Some(payload) = queue.pong.take() {
+            return Some(Outgoing::Pong(payload));
+        }
+        if mem::take(&mut queue.ping) {
+            return Some(Outgoing::Ping);
+        }
+        // an idle socket keeps no queue
+        self.taken = mem::take(&mut queue.outgoing).into_iter();
+        drop(queue);
+        self.taken.next()
     }
 
     /// Says that `bytes` have been written; whether that ended a congestion.
@@ -249,6 +267,7 @@ mod tests {
             while let Some(next) = reader.next().await {
                 seen.push(match next {
                     Outgoing::Frame(frame) => frame.len(),
+                    Outgoing::Ping => 0,
                     Outgoing::Pong(payload) => payload.len(),
                     Outgoing::Close { code, .. } => code.into(),
                 });
@@ -266,12 +285,16 @@ mod tests {
     }
 
     #[test]
-    fn of_many_pings_the_last_is_answered() {
+    fn of_many_pings_the_last_is_answered_and_one_is_enough() {
         let (_outbox, mut reader) = outbox();
-        let pongs = reader.pongs();
-        (0..100).for_each(|number| pongs.put(vec![number]));
+        let signs = reader.signs_of_life();
+        for number in 0..100 {
+            signs.ping();
+            signs.pong(vec![number]);
+        }
         let pong = reader.next_now();
         assert!(matches!(pong, Some(Outgoing::Pong(payload)) if payload == [99]));
+        assert!(matches!(reader.next_now(), Some(Outgoing::Ping)));
         assert!(reader.next_now().is_none());
     }
 

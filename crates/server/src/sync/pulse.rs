@@ -41,13 +41,17 @@ impl Pulse {
     /// Waits until there has been no sign of life for that long.
     pub(crate) async fn silent_for(&self, time: Duration) {
         loop {
-            let last = Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed));
-            let dead_at = self.0.started + last + time;
+            let dead_at = self.last() + time;
             if dead_at <= Instant::now() {
                 return;
             }
             sleep_until(dead_at).await;
         }
+    }
+
+    /// When the last sign of life came.
+    pub(super) fn last(&self) -> Instant {
+        self.0.started + Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed))
     }
 
     fn beat(&self) {

@@ -1,17 +1,17 @@
 //! One WebSocket: frames in, frames out, and a pulse.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, time::Duration};
 
 use engine::{ConnectionId, Input};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     frame::{self, Received, Sent, Violation},
     group::Mailbox,
-    outbox::{self, OutboxReader, Pongs},
+    outbox::{self, OutboxReader, SignsOfLife},
     pulse::{Pulse, Watched},
     stream::{Incoming, Outgoing},
 };
@@ -84,13 +84,13 @@ where
     let pulse = Pulse::new();
     let (incoming, outgoing) = tokio::io::split(Watched::new(stream, pulse.clone()));
     let (mut incoming, mut outgoing) = (Incoming::new(incoming, early), Outgoing::new(outgoing));
-    let (pongs, cut) = (outbox.pongs(), outbox.when_cut());
+    let (signs, cut) = (outbox.signs_of_life(), outbox.when_cut());
     let mut goodbye = None;
     let end = tokio::select! {
         biased;
         end = write(&mut outgoing, connection, mailbox, &mut outbox) => end,
-        end = read(&mut incoming, connection, mailbox, &pongs, &mut goodbye) => end,
-        () = pulse.silent_for(DEAD_AFTER) => End::Silence,
+        end = read(&mut incoming, connection, mailbox, &signs, &mut goodbye) => end,
+        () = watch(&pulse, &signs) => End::Silence,
         () = cut.overdue() => End::Cut,
     };
     if let Some((code, reason)) = end.close() {
@@ -139,7 +139,7 @@ async fn read<S>(
     incoming: &mut Incoming<S>,
     connection: ConnectionId,
     mailbox: &Mailbox,
-    pongs: &Pongs,
+    signs: &SignsOfLife,
     goodbye: &mut Option<Vec<u8>>,
 ) -> End
 where
@@ -148,7 +148,7 @@ where
     while let Some(received) = incoming.next().await {
         match received {
             Ok(Received::Binary(frame)) => mailbox.frame(connection, frame).await,
-            Ok(Received::Ping(payload)) => pongs.put(payload),
+            Ok(Received::Ping(payload)) => signs.pong(payload),
             Ok(Received::Pong) => {}
             Ok(Received::Close(payload)) => {
                 *goodbye = Some(payload);
@@ -160,6 +160,25 @@ where
     End::Peer
 }
 
+/// Asks the peer now and then whether it is there, until it has not been for too long.
+///
+/// One timer for both, for as long as the socket lives: the task looks at it whenever it is woken for anything.
+async fn watch(pulse: &Pulse, signs: &SignsOfLife) {
+    let mut ping_at = Instant::now() + PING_EVERY;
+    loop {
+        let (now, dead_at) = (Instant::now(), pulse.last() + DEAD_AFTER);
+        if dead_at <= now {
+            return;
+        }
+        if ping_at <= now {
+            signs.ping();
+            ping_at = now + PING_EVERY;
+        }
+        sleep_until(ping_at.min(dead_at)).await;
+    }
+}
+
+/// Writes until there is nothing more to write.
 async fn write<S>(
     outgoing: &mut Outgoing<S>,
     connection: ConnectionId,
@@ -169,32 +188,18 @@ async fn write<S>(
 where
     S: AsyncWrite,
 {
-    // one timer for the socket's life: a new one for each message would cost more than the message
-    let mut ping = pin!(sleep(PING_EVERY));
-    loop {
-        tokio::select! {
-            biased;
-            next = outbox.next() => {
-                let Some(next) = next else { return End::Group };
-                match write_batch(outgoing, next, outbox).await {
-                    Ok(Written::Bytes(bytes)) => {
-                        if outbox.written(bytes) {
-                            mailbox.input(Input::Drained { connection }).await;
-                        }
-                    }
-                    Ok(Written::Last) => return End::Group,
-                    Err(_) => return End::Peer,
+    while let Some(next) = outbox.next().await {
+        match write_batch(outgoing, next, outbox).await {
+            Ok(Written::Bytes(bytes)) => {
+                if outbox.written(bytes) {
+                    mailbox.input(Input::Drained { connection }).await;
                 }
             }
-            () = ping.as_mut() => {
-                ping.as_mut().reset(Instant::now() + PING_EVERY);
-                outgoing.feed_control(Sent::Ping, &[]);
-                if outgoing.flush().await.is_err() {
-                    return End::Peer;
-                }
-            }
+            Ok(Written::Last) => return End::Group,
+            Err(_) => return End::Peer,
         }
     }
+    End::Group
 }
 
 enum Written {
@@ -220,6 +225,7 @@ where
                 bytes += frame.len();
                 outgoing.feed(frame).await?;
             }
+            outbox::Outgoing::Ping => outgoing.feed_control(Sent::Ping, &[]),
             outbox::Outgoing::Pong(payload) => outgoing.feed_control(Sent::Pong, &payload),
             outbox::Outgoing::Close { code, reason } => {
                 say_goodbye(outgoing, &frame::close_payload(code, &reason)).await;
@@ -250,7 +256,10 @@ async fn say_goodbye<S: AsyncWrite>(outgoing: &mut Outgoing<S>, payload: &[u8]) 
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::sleep,
+    };
     use tokio_tungstenite::{
         WebSocketStream,
         tungstenite::{Message, protocol::Role},

@@ -2,10 +2,11 @@
 //! sockets are idle most of the time.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -27,10 +28,15 @@ const READS_MAX: u8 = 8;
 /// What is shared is copied behind what is not, up to this length, so that several frames go out in one system call; of
 /// a longer one the copy would cost more.
 const COPIED_BYTES: usize = 4 << 10;
+/// The longest buffer that is kept for the next who writes.
+const SPARE_BYTES_MAX: usize = 64 << 10;
 
 thread_local! {
     /// What was read and not yet taken apart: never for longer than one call.
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    /// A buffer for the next who writes. Mostly all is written at once and it comes back; who has to wait for a peer
+    /// keeps it meanwhile.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// What comes in.
@@ -175,12 +181,12 @@ impl<S: AsyncWrite> Outgoing<S> {
         } else {
             0
         };
-        self.heads
-            .reserve(frame::HEAD_BYTES_MAX + own.len() + copied);
-        frame::put_head(&mut self.heads, Sent::Binary, own.len() + shared.len());
-        self.heads.extend_from_slice(&own);
+        let heads = self.buffer();
+        heads.reserve(frame::HEAD_BYTES_MAX + own.len() + copied);
+        frame::put_head(heads, Sent::Binary, own.len() + shared.len());
+        heads.extend_from_slice(&own);
         if copied == shared.len() {
-            self.heads.extend_from_slice(&shared);
+            heads.extend_from_slice(&shared);
             return Ok(());
         }
         self.long = shared;
@@ -189,7 +195,15 @@ impl<S: AsyncWrite> Outgoing<S> {
 
     /// Hands over a frame that says something about the connection.
     pub(super) fn feed_control(&mut self, sent: Sent, payload: &[u8]) {
-        frame::put(&mut self.heads, sent, payload);
+        frame::put(self.buffer(), sent, payload);
+    }
+
+    /// Where frames are put together.
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.heads.capacity() == 0 {
+            self.heads = SPARE.take();
+        }
+        &mut self.heads
     }
 
     /// Writes what was handed over. Whoever drops it while it waits has lost nothing: the next one goes on.
@@ -201,7 +215,8 @@ impl<S: AsyncWrite> Outgoing<S> {
         loop {
             let heads = self.heads.get(self.written..).unwrap_or_default();
             if heads.is_empty() && self.long.is_empty() {
-                (self.heads, self.written, self.long) = (Vec::new(), 0, Bytes::new());
+                (self.written, self.long) = (0, Bytes::new());
+                give_back(mem::take(&mut self.heads));
                 return Pin::new(&mut self.stream).poll_flush(cx);
             }
             let stream = Pin::new(&mut self.stream);
@@ -220,9 +235,17 @@ impl<S: AsyncWrite> Outgoing<S> {
     }
 }
 
+/// Keeps a buffer for the next who writes.
+fn give_back(mut buffer: Vec<u8>) {
+    if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+        buffer.clear();
+        SPARE.set(buffer);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, rc::Rc};
+    use std::rc::Rc;
 
     use tokio::task::{LocalSet, spawn_local};
 
