@@ -16,6 +16,8 @@ use crate::figures::{Figures, Meter, Unit, as_f64};
 use crate::process;
 
 const RUN: Duration = Duration::from_secs(3);
+/// Where few things happen in a second; the kernel counts CPU time in steps of 10 ms.
+const RUN_PACED: Duration = Duration::from_secs(20);
 const PAGE_BYTES: usize = 4096;
 
 /// Through a child process, as the servers are one.
@@ -81,51 +83,72 @@ pub(crate) async fn echo_server() -> Result<()> {
 
 /// One writer, one file: what a commit costs that is not shared, at the end of a file that grows, and in one that has its
 /// length already, as a write-ahead log has once it is begun anew.
+///
+/// The second also as often as `fanout` commits: who commits without a pause finds everything awake, and pays a fraction.
 pub(super) fn fsync(bench: &Bench) -> Result<Figures> {
     std::fs::create_dir_all(&bench.scratch)?;
     let directory = tempfile::TempDir::with_prefix_in("fsync-", &bench.scratch)?;
     let mut file = File::create(directory.path().join("log"))?;
     let mut figures = Figures::default();
-    commits("append 4 kB and fdatasync", &mut file, &mut figures, |_| {
-        Ok(())
-    })?;
-    let length = file.metadata()?.len();
-    commits(
-        "overwrite 4 kB and fdatasync",
-        &mut file,
-        &mut figures,
-        |file| {
-            if file.stream_position()? >= length {
-                file.rewind()?;
-            }
-            Ok(())
-        },
-    )?;
+    let append = Commits {
+        name: "append 4 kB and fdatasync".to_owned(),
+        during: RUN,
+        every: Duration::ZERO,
+        file_bytes: u64::MAX,
+    };
+    append.run(&mut file, &mut figures)?;
+    let overwrite = Commits {
+        name: "overwrite 4 kB and fdatasync".to_owned(),
+        file_bytes: file.metadata()?.len(),
+        ..append
+    };
+    overwrite.run(&mut file, &mut figures)?;
+    for hertz in [10, 40] {
+        let paced = Commits {
+            name: format!("the same {hertz} times a second"),
+            during: RUN_PACED,
+            every: Duration::from_secs(1) / hertz,
+            ..overwrite
+        };
+        paced.run(&mut file, &mut figures)?;
+    }
     directory.close()?;
     Ok(figures)
 }
 
-/// Commits over and over, where `place` puts the file.
-fn commits(
-    name: &str,
-    file: &mut File,
-    figures: &mut Figures,
-    mut place: impl FnMut(&mut File) -> Result<()>,
-) -> Result<()> {
-    let mut times = Vec::new();
-    file.rewind()?;
-    let (started, cpu_before) = (Instant::now(), process::generator_cpu()?);
-    while started.elapsed() < RUN {
-        place(file)?;
-        let before = Instant::now();
-        file.write_all(&[0x5a; PAGE_BYTES])?;
-        file.sync_data()?;
-        times.push(before.elapsed());
+/// Commits over and over.
+struct Commits {
+    name: String,
+    during: Duration,
+    /// From one to the next.
+    every: Duration,
+    /// Where the file is begun anew.
+    file_bytes: u64,
+}
+
+impl Commits {
+    fn run(&self, file: &mut File, figures: &mut Figures) -> Result<()> {
+        let Self { name, during, .. } = self;
+        let mut times = Vec::new();
+        file.rewind()?;
+        let (started, cpu_before) = (Instant::now(), process::generator_cpu()?);
+        let mut next = started;
+        while started.elapsed() < *during {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            next += self.every;
+            if file.stream_position()? >= self.file_bytes {
+                file.rewind()?;
+            }
+            let before = Instant::now();
+            file.write_all(&[0x5a; PAGE_BYTES])?;
+            file.sync_data()?;
+            times.push(before.elapsed());
+        }
+        let cpu = process::generator_cpu()? - cpu_before;
+        figures.rate(name, times.len(), started.elapsed());
+        let each = cpu.as_secs_f64() * 1e6 / as_f64(times.len().max(1));
+        figures.add(&format!("{name}: CPU of one"), each, Unit::Microseconds);
+        figures.percentiles(name, &mut times);
+        Ok(())
     }
-    let cpu = process::generator_cpu()? - cpu_before;
-    figures.rate(name, times.len(), started.elapsed());
-    let each = cpu.as_secs_f64() * 1e6 / as_f64(times.len().max(1));
-    figures.add(&format!("{name}: CPU of one"), each, Unit::Microseconds);
-    figures.percentiles(name, &mut times);
-    Ok(())
 }
