@@ -332,7 +332,8 @@ impl Document {
     fn exists(&self) -> bool {
         match &self.state {
             State::Hot(hot) => hot.graph.len() > 0,
-            State::Cold | State::Pushed => true,
+            // of orphans alone there may be a row too
+            State::Cold | State::Pushed => !self.heads.is_empty(),
             State::New | State::Loading(_) => false,
         }
     }

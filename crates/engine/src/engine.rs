@@ -10,7 +10,7 @@ use crate::{
     document::{Document, News},
     effect::{Effect, Input, Refusal, WorkOutcome},
     excerpt::Excerpt,
-    ids::{ConnectionId, DocumentId, Ticket},
+    ids::{ChangeHash, ConnectionId, DocumentId, Ticket},
     limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
     names::Names,
     outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
@@ -408,7 +408,7 @@ impl Turn<'_> {
                     }
                 }
                 (Some(Asker::Announcement(connection)), Ok(Answer::Documents(list))) => {
-                    self.announce(connection, &list);
+                    self.announce_listed(connection, &list);
                 }
                 (Some(Asker::Announcement(_)) | None, _) => {}
             }
@@ -418,16 +418,24 @@ impl Turn<'_> {
         }
     }
 
-    fn announce<H>(&mut self, connection: ConnectionId, list: &[(DocumentId, H)]) {
-        for (id, _) in list {
-            if self.open_document(connection, *id).is_ok() {
-                self.with_document(*id, |document, outlet| {
-                    document.announce(connection, outlet)
-                });
-            }
+    /// Announces what was read of the list of all documents, and has the rest read. Of those without heads only orphans
+    /// are stored.
+    fn announce_listed(
+        &mut self,
+        connection: ConnectionId,
+        list: &[(DocumentId, Vec<ChangeHash>)],
+    ) {
+        for (id, _) in list.iter().filter(|(_, heads)| !heads.is_empty()) {
+            self.announce(connection, *id);
         }
         if let Some((last, _)) = list.last().filter(|_| list.len() == LIST_LIMIT) {
             self.outlet().list(connection, *last, LIST_LIMIT);
+        }
+    }
+
+    fn announce(&mut self, connection: ConnectionId, id: DocumentId) {
+        if self.open_document(connection, id).is_ok() {
+            self.with_document(id, |document, outlet| document.announce(connection, outlet));
         }
     }
 
@@ -650,7 +658,7 @@ impl Turn<'_> {
                 .collect();
             unaware
                 .into_iter()
-                .for_each(|connection| self.announce(connection, &[(id, ())]));
+                .for_each(|connection| self.announce(connection, id));
         }
     }
 }

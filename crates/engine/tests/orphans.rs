@@ -283,3 +283,62 @@ fn a_whole_document_brings_along_the_changes_that_wait_for_others() {
     let stored = world.store.heads_and_ancestors(document(7));
     assert!(stored.contains(&ours(&child.hash())));
 }
+
+/// A graph that was let go of while somebody waited to hear whether there was anything counted as a document. Fuzzing
+/// found this.
+#[test]
+fn who_asks_for_a_document_of_orphans_alone_hears_that_there_is_none_also_after_its_graph_was_let_go()
+ {
+    let [_, _, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let writer = world.connect("writer", Access::Write);
+    let mut message = Automerge::new()
+        .generate_sync_message(&mut State::new())
+        .unwrap();
+    // it may send what is missing yet, so others are not answered at once
+    message.heads = vec![child.hash()];
+    message.changes = vec![child.raw_bytes().to_vec()].into();
+    world.frame(
+        writer,
+        sync_frame("sync", "writer", document(7), &message.encode()),
+    );
+    world.settle();
+    let reader = world.connect("reader", Access::Read);
+    let wish = Automerge::new()
+        .generate_sync_message(&mut State::new())
+        .unwrap();
+    world.frame(
+        reader,
+        sync_frame("request", "reader", document(7), &wish.encode()),
+    );
+    world.settle();
+    for _ in 0..10 {
+        world.pass_ms(1_000);
+        world.settle();
+    }
+    let kinds = std::iter::from_fn(|| world.take(reader)).map(|frame| frame.kind);
+    assert_eq!(kinds.collect::<Vec<_>>(), ["doc-unavailable"]);
+}
+
+/// With nothing in it but orphans, a document has nothing to be told.
+#[test]
+fn a_document_of_orphans_alone_is_not_announced() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(Settings {
+        announce: Announce::All,
+        ..settings()
+    });
+    let writer = world.connect("writer", Access::Write);
+    send(&mut world, writer, &[&child]);
+    world.settle();
+    let early = world.connect("early", Access::Read);
+    world.settle();
+    let kinds = |world: &mut World, connection| {
+        let received = std::iter::from_fn(|| world.take(connection));
+        received.map(|frame| frame.kind).collect::<Vec<_>>()
+    };
+    assert!(kinds(&mut world, early).is_empty());
+    send(&mut world, writer, &[&first, &second]);
+    world.settle();
+    assert_eq!(kinds(&mut world, early), ["sync"], "now it is one");
+}
