@@ -95,33 +95,45 @@ impl Mailbox {
     /// Hands a frame to the engine, once there is room for it.
     pub(super) async fn frame(&self, connection: ConnectionId, frame: Bytes) {
         if frame.len() <= SHORT_FRAME_BYTES {
-            return self.input(Input::Frame { connection, frame }).await;
+            let input = move || Letter::Input(Input::Frame { connection, frame });
+            return self.post(input).await;
         }
         let kib = u32::try_from(frame.len() >> 10).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib).await {
-            self.post(Letter::Frame {
+            let letter = move || Letter::Frame {
                 connection,
                 frame,
                 room,
-            })
-            .await;
+            };
+            self.post(letter).await;
         }
     }
 
-    pub(super) async fn input(&self, input: Input) {
-        self.post(Letter::Input(input)).await;
+    /// Says that a socket has caught up.
+    pub(super) async fn drained(&self, connection: ConnectionId) {
+        self.post(move || Letter::Input(Input::Drained { connection }))
+            .await;
+    }
+
+    /// Says that a socket has ended.
+    pub(super) async fn closed(&self, connection: ConnectionId) {
+        self.post(move || Letter::Input(Input::Closed { connection }))
+            .await;
     }
 
     /// Has the group close its sockets and its store.
     pub(super) async fn shut_down(&self) {
         let (done, is_done) = oneshot::channel();
-        self.post(Letter::Shutdown { done }).await;
+        self.post(move || Letter::Shutdown { done }).await;
         is_done.await.ok();
     }
 
-    /// A group that is shut down takes no letters, and nobody waits for an answer.
-    async fn post(&self, letter: Letter) {
-        self.letters.send(letter).await.ok();
+    /// A group that is shut down takes no letters, and nobody waits for an answer. The letter is written when there is a
+    /// place for it: the task of each socket would have to have room for one that waits.
+    async fn post(&self, letter: impl FnOnce() -> Letter) {
+        if let Ok(place) = self.letters.reserve().await {
+            place.send(letter());
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use engine::{Access, Announce, Compaction, ConnectionId, Input};
+use engine::{Access, Announce, Compaction, ConnectionId};
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{debug, error};
 
@@ -212,7 +212,7 @@ impl Hub {
             return socket::turn_away(stream, reason).await;
         };
         let connection = ConnectionId(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
-        let (outbox, reader) = outbox::outbox();
+        let (outbox, mut reader) = outbox::outbox();
         if !mailbox.open(connection, access, outbox) {
             return socket::turn_away(stream, socket::GOING_AWAY).await;
         }
@@ -226,9 +226,9 @@ impl Hub {
             .or_default()
             .insert(connection, here);
         debug!(%group, conn.id = connection.0, "a socket is open");
-        let (end, farewell) = socket::run(stream, early, connection, &mailbox, reader).await;
+        let (end, farewell) = socket::run(stream, early, connection, &mailbox, &mut reader).await;
         debug!(%group, conn.id = connection.0, ?end, "a socket is closed");
-        mailbox.input(Input::Closed { connection }).await;
+        mailbox.closed(connection).await;
         self.forget(&session, connection);
         drop(place);
         farewell.answered().await;

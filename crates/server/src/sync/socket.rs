@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use engine::{ConnectionId, Input};
+use engine::ConnectionId;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -76,7 +76,7 @@ pub(super) async fn run<S>(
     early: &[u8],
     connection: ConnectionId,
     mailbox: &Mailbox,
-    mut outbox: OutboxReader,
+    outbox: &mut OutboxReader,
 ) -> (End, Farewell<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -88,7 +88,7 @@ where
     let mut goodbye = None;
     let end = tokio::select! {
         biased;
-        end = write(&mut outgoing, connection, mailbox, &mut outbox) => end,
+        end = write(&mut outgoing, connection, mailbox, outbox) => end,
         end = read(&mut incoming, connection, mailbox, &signs, &mut goodbye) => end,
         () = watch(&pulse, &signs) => End::Silence,
         () = cut.overdue() => End::Cut,
@@ -192,7 +192,7 @@ where
         match write_batch(outgoing, next, outbox).await {
             Ok(Written::Bytes(bytes)) => {
                 if outbox.written(bytes) {
-                    mailbox.input(Input::Drained { connection }).await;
+                    mailbox.drained(connection).await;
                 }
             }
             Ok(Written::Last) => return End::Group,
@@ -273,11 +273,14 @@ mod tests {
     }
 
     async fn serve(stream: DuplexStream, time: Duration) -> Option<End> {
-        let ((mailbox, _letters), (_outbox, reader)) = (unattended(), outbox());
-        timeout(time, run(stream, &[], ConnectionId(1), &mailbox, reader))
-            .await
-            .ok()
-            .map(|(end, _)| end)
+        let ((mailbox, _letters), (_outbox, mut reader)) = (unattended(), outbox());
+        timeout(
+            time,
+            run(stream, &[], ConnectionId(1), &mailbox, &mut reader),
+        )
+        .await
+        .ok()
+        .map(|(end, _)| end)
     }
 
     #[tokio::test(start_paused = true)]
@@ -319,7 +322,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_revoked_peer_that_reads_slowly_is_cut_off_in_the_middle_of_a_long_frame() {
         let (ours, mut theirs) = duplex(1 << 10);
-        let ((mailbox, _letters), (group, reader)) = (unattended(), outbox());
+        let ((mailbox, _letters), (group, mut reader)) = (unattended(), outbox());
         for _ in 0..3 {
             group.send(vec![7; 1 << 20].into());
         }
@@ -337,7 +340,7 @@ mod tests {
             group.cut(1008, "the session has ended".into());
         });
         let started = Instant::now();
-        let (end, farewell) = run(ours, &[], ConnectionId(1), &mailbox, reader).await;
+        let (end, farewell) = run(ours, &[], ConnectionId(1), &mailbox, &mut reader).await;
         farewell.answered().await;
         assert_eq!(end, End::Cut);
         assert!(
@@ -353,7 +356,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_in_a_long_frame_slowly_stays_and_one_that_stops_does_not() {
         let (ours, mut theirs) = duplex(1 << 10);
-        let ((mailbox, _letters), (group, reader)) = (unattended(), outbox());
+        let ((mailbox, _letters), (group, mut reader)) = (unattended(), outbox());
         group.send(vec![0; 1 << 20].into());
         let download = async move {
             let mut buffer = [0; 1 << 10];
@@ -365,7 +368,7 @@ mod tests {
             theirs
         };
         let (started, download) = (Instant::now(), tokio::spawn(download));
-        let (end, _) = run(ours, &[], ConnectionId(1), &mailbox, reader).await;
+        let (end, _) = run(ours, &[], ConnectionId(1), &mailbox, &mut reader).await;
         assert_eq!(end, End::Silence);
         let lived = started.elapsed().as_secs();
         assert!((340..=350).contains(&lived), "{lived} s");
