@@ -14,10 +14,13 @@ use std::{
     path::Path,
 };
 
+use engine::Announce;
+
 use super::{
     Environment, Fault, Kind, Row, RowValue, Settings, SettingsFlags, SettingsProblem,
     SettingsProblems, Source, config_file::GroupTable, reader::Reader, table,
 };
+use crate::group::Group;
 
 /// Stands in secrets, and is never to be seen in anything that is printed.
 const SECRET: &str = "5ecr3t";
@@ -152,17 +155,26 @@ fn comes_again(settings: &Settings) {
             again.port,
             &again.public_url,
             &again.trusted_proxies,
-            &again.announce,
+            announced(&again),
             &again.test
         ),
         (
             settings.port,
             &settings.public_url,
             &settings.trusted_proxies,
-            &settings.announce,
+            announced(settings),
             &settings.test
         )
     );
+}
+
+/// What is announced, and where: a group that is named and announces nothing is like one that is not named.
+fn announced(settings: &Settings) -> Vec<(&Group, Announce)> {
+    let groups = settings.announce.iter();
+    let groups = groups.map(|(group, announce)| (group, *announce));
+    groups
+        .filter(|(_, announce)| *announce != Announce::None)
+        .collect()
 }
 
 /// A TOML string. Source: TOML 1.0, "String", basic strings.
