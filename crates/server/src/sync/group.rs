@@ -534,3 +534,7 @@ impl Clock {
         self.started + Duration::from_millis(at_ms.saturating_sub(self.started_ms))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+mod tests;

@@ -1,0 +1,199 @@
+//! A group with its engine and store, and sockets that are outboxes alone.
+
+use automerge::{
+    Automerge, ROOT,
+    sync::{Message, MessageVersion},
+    transaction::Transactable as _,
+};
+use engine::{Announce, Compaction, DocumentId, Settings, limits::EPHEMERAL_BYTES_MAX};
+use futures_util::FutureExt as _;
+use minicbor::Encoder;
+use rusqlite::Connection;
+use store::GroupSettings;
+use tempfile::TempDir;
+use tokio::task::unconstrained;
+
+use super::*;
+use crate::{
+    sync::outbox::{OutboxReader, Outgoing, outbox},
+    worker::WorkerSettings,
+};
+
+const DOCUMENT: DocumentId = DocumentId::from_bytes([7; 16]);
+/// One that nobody has.
+const NOBODYS: DocumentId = DocumentId::from_bytes([8; 16]);
+
+struct Stage {
+    mailbox: Mailbox,
+    folder: TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (reports, report_reader) = reports();
+        let sink = reports.clone();
+        let completed = Box::new(move |completions| sink.stored(completions));
+        let path = folder.path().join("group.db");
+        let store = GroupStore::open(&path, GroupSettings::default(), completed).unwrap();
+        let engine = Engine::new(Settings {
+            peer_id: "server".into(),
+            storage_id: store.storage_id().to_owned(),
+            announce: Announce::None,
+            compaction: Compaction::default(),
+            graph_bytes_max: 64 << 20,
+            graph_idle_ms: 60_000,
+        });
+        let worker = Worker::start(WorkerSettings {
+            program: folder.path().join("none"),
+            address_space_bytes: 1 << 30,
+            job_seconds_max: 1,
+            idle_ms: 1,
+        });
+        let (thread, name) = (Handle::current(), "org.example.group".parse().unwrap());
+        let reports = (reports, report_reader);
+        Self {
+            mailbox: start(&thread, name, engine, store, worker, reports),
+            folder,
+        }
+    }
+
+    async fn join(&self, number: u64) -> Peer<'_> {
+        let (group, outgoing) = outbox();
+        let connection = ConnectionId(number);
+        assert!(self.mailbox.open(connection, Access::Write, group));
+        let mut peer = Peer {
+            stage: self,
+            name: format!("peer {number}"),
+            connection,
+            outgoing,
+        };
+        let mut e = Encoder::new(vec![]);
+        e.map(3).unwrap().str("type").unwrap().str("join").unwrap();
+        e.str("senderId").unwrap().str(&peer.name).unwrap();
+        e.str("supportedProtocolVersions").unwrap();
+        e.array(1).unwrap().str("1").unwrap();
+        peer.send(e.into_writer()).await;
+        peer.receive("peer").await;
+        peer
+    }
+}
+
+struct Peer<'a> {
+    stage: &'a Stage,
+    name: String,
+    connection: ConnectionId,
+    outgoing: OutboxReader,
+}
+
+impl Peer<'_> {
+    async fn send(&self, frame: Vec<u8>) {
+        let mailbox = &self.stage.mailbox;
+        mailbox.frame(self.connection, frame.into()).await;
+    }
+
+    /// A frame about a document.
+    fn frame(&self, kind: &str, document: DocumentId, data: &[u8]) -> Vec<u8> {
+        let mut e = Encoder::new(vec![]);
+        e.begin_map().unwrap();
+        e.str("type").unwrap().str(kind).unwrap();
+        e.str("senderId").unwrap().str(&self.name).unwrap();
+        e.str("documentId").unwrap();
+        e.str(&document.to_string()).unwrap();
+        e.str("data").unwrap().bytes(data).unwrap();
+        if kind == "ephemeral" {
+            e.str("sessionId").unwrap().str("session").unwrap();
+            e.str("count").unwrap().u64(data.len() as u64).unwrap();
+        }
+        e.end().unwrap();
+        e.into_writer()
+    }
+
+    /// Asks for a document that nobody has, and waits until it is told so.
+    async fn ask_for(&mut self, document: DocumentId) {
+        // that it has nothing, and wants everything
+        let wish = [0x42, 0, 0, 1, 0, 0, 0];
+        self.send(self.frame("request", document, &wish)).await;
+        self.receive("doc-unavailable").await;
+    }
+
+    /// Takes what comes, as a socket does, until it is one of these.
+    async fn receive(&mut self, kind: &str) {
+        loop {
+            let Some(Outgoing::Frame(frame)) = self.outgoing.next().await else {
+                panic!("it is closed");
+            };
+            if self.outgoing.written(frame.len()) {
+                self.stage.mailbox.drained(self.connection).await;
+            }
+            let bytes = [&frame.own[..], &frame.shared].concat();
+            if bytes
+                .windows(kind.len())
+                .any(|part| part == kind.as_bytes())
+            {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_long_messages_at_once_close_nobody_who_reads() {
+    const MESSAGES: usize = 100;
+    let stage = Stage::new();
+    let (mut talker, mut reader) = (stage.join(1).await, stage.join(2).await);
+    talker.ask_for(DOCUMENT).await;
+    reader.ask_for(DOCUMENT).await;
+    let all = async {
+        for left in (0..MESSAGES).rev() {
+            // each longer than the last one, as they are told apart by that
+            let data = vec![7; EPHEMERAL_BYTES_MAX - left];
+            let frame = talker.frame("ephemeral", DOCUMENT, &data);
+            talker.send(frame).await;
+        }
+    };
+    let sent = unconstrained(all).now_or_never();
+    sent.expect("there is room for all of them, and the group has not looked at any");
+    reader.receive("ephemeral").await;
+    reader.ask_for(NOBODYS).await;
+}
+
+/// A change of a document, as a message.
+fn change(doc: &mut Automerge, length: usize) -> Vec<u8> {
+    let mut transaction = doc.transaction();
+    transaction.put(ROOT, "key", vec![7; length]).unwrap();
+    transaction.commit();
+    let change = doc.get_last_local_change().unwrap().raw_bytes().to_vec();
+    let message = Message {
+        heads: doc.get_heads(),
+        need: vec![],
+        have: vec![],
+        changes: vec![change].into(),
+        flags: None,
+        version: MessageVersion::V1,
+    };
+    message.encode()
+}
+
+#[tokio::test]
+async fn a_long_frame_keeps_its_part_of_the_memory_until_what_it_brought_is_stored() {
+    const LENGTH: usize = 100 << 10;
+    let stage = Stage::new();
+    let free = || stage.mailbox.room.available_permits();
+    let mut writer = stage.join(1).await;
+    let mut doc = Automerge::new();
+    let first = change(&mut doc, 1);
+    writer.send(writer.frame("sync", DOCUMENT, &first)).await;
+    writer.receive("sync").await;
+
+    let lock = Connection::open(stage.folder.path().join("group.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let second = change(&mut doc, LENGTH);
+    writer.send(writer.frame("sync", DOCUMENT, &second)).await;
+    // the answer to what came behind it says that it is handled
+    writer.ask_for(NOBODYS).await;
+    assert!(free() <= MAILBOX_KIB - (LENGTH >> 10), "{} KiB", free());
+    lock.execute_batch("ROLLBACK").unwrap();
+    writer.receive("sync").await;
+    assert_eq!(free(), MAILBOX_KIB);
+}
