@@ -88,7 +88,11 @@ impl Document {
         }
         match &self.state {
             State::Hot(hot) => {
-                let mut nodes: Nodes = peer.news(hot.graph.durable()).collect();
+                let (durable, heads) = (hot.graph.durable(), hot.graph.durable_heads());
+                if lacks.is_empty() && peer.confirms(durable, heads) {
+                    return;
+                }
+                let mut nodes: Nodes = peer.news(durable).collect();
                 nodes.extend(lacks);
                 nodes.extend(std::mem::take(&mut peer.owed));
                 nodes.sort_unstable();
@@ -376,6 +380,16 @@ impl Document {
 impl Subscription {
     fn was_told(&self, heads: &Heads) -> bool {
         self.told.as_ref().is_some_and(|told| told == heads)
+    }
+
+    /// Whether it only says that it has got what it was sent last, as each reader does after each edit: it has what we
+    /// have, knows so, and nothing is wanted of it.
+    fn confirms(&self, durable: Node, heads: &Heads) -> bool {
+        self.synced == Synced::Below(durable)
+            && self.is_in_step(durable)
+            && self.was_told(heads)
+            && self.their_heads.as_ref() == Some(heads)
+            && self.asked.is_empty()
     }
 
     /// Everything below `durable` is there or on its way, if it was known how far the peer is.
