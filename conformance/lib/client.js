@@ -62,7 +62,7 @@ export class Client {
 
   /** Plugs the cable in and waits for the server's greeting. */
   async goOnline() {
-    await this.#link.plugIn();
+    this.#link.plugIn();
     await this.connected();
   }
 
@@ -142,7 +142,7 @@ export class Client {
   async close() {
     this.adapter.connect = () => {};
     const { socket } = this.adapter;
-    await this.#link?.pullOut();
+    await this.#link?.end();
     socket?.close();
   }
 }

@@ -8,31 +8,38 @@ export class Link {
   #sockets = new Set();
   #listener;
   #target;
+  #isIn = true;
 
   /** Plugs in a new cable that ends at `port`. */
   static async to(port) {
     const link = new Link();
     link.#target = port;
-    link.port = 0;
-    await link.plugIn();
+    link.#listener = net.createServer((near) => (link.#isIn ? link.#relay(near) : near.resetAndDestroy()));
+    link.#listener.listen(0, "127.0.0.1");
+    await once(link.#listener, "listening");
+    link.port = link.#listener.address().port;
     return link;
   }
 
   /** Connections are relayed from now on. */
-  async plugIn() {
-    this.#listener = net.createServer((near) => this.#relay(near));
-    this.#listener.listen(this.port, "127.0.0.1");
-    await once(this.#listener, "listening");
-    this.port = this.#listener.address().port;
+  plugIn() {
+    this.#isIn = true;
   }
 
-  /** Cuts every connection; new ones are refused. */
+  /** Cuts every connection, and new ones at once. The port stays ours: another client's cable would get it otherwise. */
   async pullOut() {
-    if (!this.#listener) return;
+    this.#isIn = false;
+    const closed = [...this.#sockets].map((socket) => new Promise((resolve) => socket.once("close", resolve)));
+    for (const socket of this.#sockets) socket.destroy();
+    await Promise.all(closed);
+  }
+
+  /** Throws the cable away. */
+  async end() {
+    if (!this.#listener.listening) return;
     const closed = once(this.#listener, "close");
     this.#listener.close();
-    this.#listener = undefined;
-    for (const socket of this.#sockets) socket.destroy();
+    await this.pullOut();
     await closed;
   }
 
