@@ -679,6 +679,28 @@ fn a_whole_document_and_a_change_behind_it_in_one_message_are_both_taken() {
     assert_eq!(last.heads, writer.doc.get_heads(), "and acknowledged");
 }
 
+/// They left a snapshot of nothing, onto which a document that is not what it says could be pushed: its heads stayed, and
+/// everybody asked for them in vain. Fuzzing found this.
+#[test]
+fn whole_documents_without_a_change_in_them_leave_nothing_behind() {
+    let mut world = World::new(settings());
+    let nothing = Automerge::new().save();
+    let connection = world.connect("writer", Access::Write);
+    let message = message_of(&[nothing.as_slice(), &nothing]);
+    world.frame(
+        connection,
+        sync_frame("sync", "writer", document(7), &message),
+    );
+    world.settle();
+    assert!(world.store.documents.is_empty(), "nothing is stored");
+    // and the document can still be made
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("one");
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    assert_eq!(world.store.heads(document(7)), writer.heads());
+}
+
 #[test]
 fn what_is_asked_for_and_longer_than_a_message_comes_in_several() {
     let mut world = World::new(settings());
