@@ -187,7 +187,7 @@ impl TomlValue {
     fn of(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.clone().into_owned()),
-            DeValue::Integer(integer) => Self::Integer(decimal(integer)),
+            DeValue::Integer(integer) => whole(integer),
             DeValue::Float(_) => Self::Other("a number with a fraction"),
             DeValue::Boolean(true) => Self::Other("true"),
             DeValue::Boolean(false) => Self::Other("false"),
@@ -198,9 +198,12 @@ impl TomlValue {
     }
 }
 
-fn decimal(integer: &DeInteger<'_>) -> String {
-    i128::from_str_radix(integer.as_str(), integer.radix())
-        .map_or_else(|_| integer.to_string(), |number| number.to_string())
+/// What is no number after all, as the parser takes control characters behind digits, or a very long one, is not repeated.
+fn whole(integer: &DeInteger<'_>) -> TomlValue {
+    i128::from_str_radix(integer.as_str(), integer.radix()).map_or(
+        TomlValue::Other("a whole number that cannot be read"),
+        |number| TomlValue::Integer(number.to_string()),
+    )
 }
 
 impl fmt::Display for TomlValue {
