@@ -342,3 +342,35 @@ fn a_document_of_orphans_alone_is_not_announced() {
     world.settle();
     assert_eq!(kinds(&mut world, early), ["sync"], "now it is one");
 }
+
+/// An orphan found its place on changes that a whole document had just brought, when the disk was tried again, and was
+/// taken for stored with them. Fuzzing found this.
+#[test]
+fn nothing_is_built_on_a_whole_document_that_is_not_stored_yet_when_the_disk_is_tried_again() {
+    let [first, second, child] = two_and_their_child();
+    let mut world = World::new(settings());
+    let connection = world.connect("writer", Access::Write);
+    send(&mut world, connection, &[&child]);
+    world.settle();
+    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
+    edit(&mut stranger, "lost");
+    let lost = stranger.get_last_local_change().unwrap();
+    send(&mut world, connection, &[&lost]);
+    world.fault = Some(Fault::Full);
+    world.store_some(1);
+    world.fault = None;
+    // a whole document with both that the orphan waits for, as far as its snapshot is on its way
+    let mut whole = Automerge::new();
+    whole.apply_changes([first, second]).unwrap();
+    send_chunks(&mut world, connection, vec![whole.save()]);
+    while let Some((_, Request::Read(_))) = world.asked.front() {
+        world.store_some(1);
+    }
+    world.work_one();
+    world.pass_ms(10_000);
+    // each head that is told is looked for on the disk
+    world.store_some(1);
+    assert_eq!(world.store.heads(document(7)).len(), 2, "the snapshot");
+    world.settle();
+    assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+}

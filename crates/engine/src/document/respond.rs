@@ -16,7 +16,7 @@ use crate::{
     ids::{ChangeHash, ConnectionId},
     limits::{LAG_MESSAGE_BYTES_MAX, RECENT_BYTES_MAX},
     message::{OurHave, Outgoing},
-    outlet::Outlet,
+    outlet::{Outlet, Wish},
     storage::{ReadWhat, StoredChunk},
     subscription::{Request, Served, Subscription, Synced},
 };
@@ -315,7 +315,12 @@ impl Document {
     pub(crate) fn ask_again(&mut self, outlet: &mut Outlet<'_>) {
         self.store_owed_quarantine(outlet);
         // those that had found their place when a write failed, and whom nobody sends again
-        self.adopt_orphans(None, outlet);
+        if self.job.as_ref().is_some_and(|job| job.is_exclusive()) {
+            // what it has put into the graph is not stored, and nothing may be built on it
+            outlet.wishes.push(Wish::Retry);
+        } else {
+            self.adopt_orphans(None, outlet);
+        }
         let may_write = |connection| outlet.authorise(connection, Need::Write).is_ok();
         let waiting: Vec<_> = self
             .peers
