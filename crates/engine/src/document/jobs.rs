@@ -296,7 +296,9 @@ impl Document {
                 match purpose {
                     Purpose::Index if !same => self.drop_pushed(outlet),
                     // there is no change in it, nor in what is stored: a snapshot of nothing would count as a document
-                    Purpose::Absorb { .. } if made.heads.is_empty() => self.job_over(outlet),
+                    Purpose::Absorb { .. } if made.heads.is_empty() && self.heads.is_empty() => {
+                        self.job_over(outlet);
+                    }
                     Purpose::Compact if !same => {
                         self.quarantine("compaction would change it".into(), outlet);
                     }
