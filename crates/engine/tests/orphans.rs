@@ -47,6 +47,13 @@ fn two_and_their_child() -> [Change; 3] {
     [first, second, child]
 }
 
+/// A change that has nothing to do with those.
+fn change_of_a_stranger() -> Change {
+    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
+    edit(&mut stranger, "anything");
+    stranger.get_last_local_change().unwrap()
+}
+
 fn send(world: &mut World, connection: ConnectionId, changes: &[&Change]) {
     let bytes = |change: &&Change| change.raw_bytes().to_vec();
     send_chunks(world, connection, changes.iter().map(bytes).collect());
@@ -206,9 +213,7 @@ fn nobody_is_told_of_a_document_of_which_there_are_only_orphans() {
 #[test]
 fn after_a_write_that_failed_in_front_of_an_orphan_the_next_one_has_its_number() {
     let [first, second, child] = two_and_their_child();
-    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
-    edit(&mut stranger, "lost");
-    let lost = stranger.get_last_local_change().unwrap();
+    let lost = change_of_a_stranger();
     let mut world = World::new(settings());
     let connection = world.connect("writer", Access::Write);
     send(&mut world, connection, &[&first]);
@@ -230,9 +235,7 @@ fn after_a_write_that_failed_in_front_of_an_orphan_the_next_one_has_its_number()
 #[test]
 fn what_was_behind_an_orphan_that_could_not_be_stored_keeps_its_number_and_its_place() {
     let [first, second, child] = two_and_their_child();
-    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
-    edit(&mut stranger, "kept");
-    let kept = stranger.get_last_local_change().unwrap();
+    let kept = change_of_a_stranger();
     let mut world = World::new(settings());
     let connection = world.connect("writer", Access::Write);
     send(&mut world, connection, &[&first]);
@@ -352,9 +355,7 @@ fn nothing_is_built_on_a_whole_document_that_is_not_stored_yet_when_the_disk_is_
     let connection = world.connect("writer", Access::Write);
     send(&mut world, connection, &[&child]);
     world.settle();
-    let mut stranger = Automerge::new().with_actor("stranger".as_bytes().into());
-    edit(&mut stranger, "lost");
-    let lost = stranger.get_last_local_change().unwrap();
+    let lost = change_of_a_stranger();
     send(&mut world, connection, &[&lost]);
     world.fault = Some(Fault::Full);
     world.store_some(1);
