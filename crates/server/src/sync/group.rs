@@ -1,5 +1,7 @@
 //! One group: the task that owns its engine, and carries out what that says.
 
+mod reports;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -21,6 +23,8 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+use self::reports::Report;
+pub(super) use self::reports::{ReportReader, Reports, reports};
 use super::{
     outbox::{Level, Outbox},
     socket,
@@ -84,12 +88,12 @@ impl Mailbox {
             access,
             outbox,
         };
-        self.reports.0.send(report).is_ok()
+        self.reports.make(report)
     }
 
     /// Says what the session of a socket may do now, before anything that its peer has sent and that waits.
     pub(super) fn set_access(&self, connection: ConnectionId, access: Option<Access>) {
-        drop(self.reports.0.send(Report::Access { connection, access }));
+        self.reports.make(Report::Access { connection, access });
     }
 
     /// Hands a frame to the engine, once there is room for it.
@@ -148,45 +152,6 @@ pub(super) fn unattended() -> (Mailbox, impl Sized) {
         reports,
     };
     (mailbox, (letters, report_reader))
-}
-
-/// What does not wait for room, or behind what peers have sent: what the store and the worker have to say, as each
-/// answers a question of ours, and who may do what. A peer that is too much for the engine is not to keep its session
-/// by that.
-enum Report {
-    Opened {
-        connection: ConnectionId,
-        access: Access,
-        outbox: Outbox,
-    },
-    Access {
-        connection: ConnectionId,
-        access: Option<Access>,
-    },
-    Stored(Vec<Completion>),
-    Worked {
-        ticket: Ticket,
-        outcome: WorkOutcome,
-    },
-}
-
-/// A handle through which the store reports, before there is a group.
-#[derive(Clone)]
-pub(super) struct Reports(mpsc::UnboundedSender<Report>);
-
-impl Reports {
-    /// What the store calls after each commit, and after each look into its file, from threads of its own.
-    pub(super) fn stored(&self, completions: Vec<Completion>) {
-        drop(self.0.send(Report::Stored(completions)));
-    }
-}
-
-/// The reports' other end.
-pub(super) struct ReportReader(mpsc::UnboundedReceiver<Report>);
-
-pub(super) fn reports() -> (Reports, ReportReader) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (Reports(sender), ReportReader(receiver))
 }
 
 struct Driver {
@@ -252,9 +217,9 @@ impl Driver {
             let started;
             tokio::select! {
                 biased;
-                report = reports.0.recv() => {
+                report = reports.next() => {
                     started = Instant::now();
-                    if let Some(report) = report { self.report(report) }
+                    self.report(report);
                 }
                 () = std::future::ready(()), if !self.read.is_empty() => {
                     started = Instant::now();
@@ -311,7 +276,7 @@ impl Driver {
     fn hear(&mut self, reports: &mut ReportReader, time_max: Duration) {
         let started = Instant::now();
         while started.elapsed() <= time_max
-            && let Ok(report) = reports.0.try_recv()
+            && let Some(report) = reports.next_now()
         {
             self.report(report);
             self.carry_out();
@@ -457,7 +422,7 @@ impl Driver {
                 // said where it was found out
                 WorkOutcome::Unavailable => {}
             }
-            drop(reports.0.send(Report::Worked { ticket, outcome }));
+            reports.make(Report::Worked { ticket, outcome });
         });
     }
 
@@ -465,7 +430,7 @@ impl Driver {
     async fn shut_down(mut self, done: oneshot::Sender<()>, mut reports: ReportReader) {
         self.carry_out();
         // whoever comes from now on is turned away
-        reports.0.close();
+        reports.close();
         // what is acknowledged now need not be sent again after the restart
         self.hear(&mut reports, Duration::MAX);
         for outbox in std::mem::take(&mut self.outboxes).into_values() {

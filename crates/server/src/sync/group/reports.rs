@@ -1,0 +1,204 @@
+//! What a group is told that does not wait for room.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use engine::{Access, ConnectionId, Ticket, WorkOutcome};
+use store::Completion;
+use tokio::sync::Notify;
+
+use crate::sync::outbox::Outbox;
+
+/// What does not wait for room, or behind what peers have sent: what the store and the worker have to say, as each
+/// answers a question of ours, and who may do what. A peer that is too much for the engine is not to keep its session
+/// by that.
+pub(super) enum Report {
+    Opened {
+        connection: ConnectionId,
+        access: Access,
+        outbox: Outbox,
+    },
+    Access {
+        connection: ConnectionId,
+        access: Option<Access>,
+    },
+    Stored(Vec<Completion>),
+    Worked {
+        ticket: Ticket,
+        outcome: WorkOutcome,
+    },
+}
+
+/// A handle through which reports are made, also before there is a group.
+///
+/// A queue with a lock. In a channel without one, a report that another thread is in the midst of making hides those
+/// that were made after it began: the frames of a socket would overtake the word that it is open, and be those of
+/// nobody.
+#[derive(Clone)]
+pub(in crate::sync) struct Reports(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    made: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Report>,
+    is_closed: bool,
+}
+
+impl Shared {
+    /// A panic while the lock was held leaves a queue that is whole all the same.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more reports; those that were made are still there.
+    fn close(&self) {
+        self.queue().is_closed = true;
+    }
+}
+
+impl Reports {
+    /// Makes a report, which is heard before anything else that happens once this returns; or not at all, if the group
+    /// takes no more of them.
+    pub(super) fn make(&self, report: Report) -> bool {
+        {
+            let mut queue = self.0.queue();
+            if queue.is_closed {
+                return false;
+            }
+            queue.waiting.push_back(report);
+        }
+        self.0.made.notify_one();
+        true
+    }
+
+    /// What the store calls after each commit, and after each look into its file, from threads of its own.
+    pub(in crate::sync) fn stored(&self, completions: Vec<Completion>) {
+        self.make(Report::Stored(completions));
+    }
+}
+
+/// The reports' other end. Once it is dropped, no more are taken.
+pub(in crate::sync) struct ReportReader(Arc<Shared>);
+
+impl ReportReader {
+    /// The next report, once there is one. May be dropped while it waits without losing anything.
+    pub(super) async fn next(&mut self) -> Report {
+        loop {
+            if let Some(report) = self.next_now() {
+                return report;
+            }
+            self.0.made.notified().await;
+        }
+    }
+
+    /// The next report, if there is one already.
+    pub(super) fn next_now(&mut self) -> Option<Report> {
+        self.0.queue().waiting.pop_front()
+    }
+
+    /// Takes no more reports; those that were made are still there.
+    pub(super) fn close(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Drop for ReportReader {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+pub(in crate::sync) fn reports() -> (Reports, ReportReader) {
+    let shared = Arc::new(Shared::default());
+    (Reports(Arc::clone(&shared)), ReportReader(shared))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+        thread,
+    };
+
+    use futures_util::FutureExt as _;
+    use tokio::task::unconstrained;
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_there_once_it_was_made_whoever_makes_one_beside_it() {
+        const ROUNDS: u64 = 100_000;
+        const WAITING_MAX: usize = 64;
+        let (reports, mut reader) = reports();
+        let (waiting, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let others = || {
+            while !is_over.load(Ordering::Relaxed) {
+                if waiting.load(Ordering::Relaxed) < WAITING_MAX {
+                    waiting.fetch_add(1, Ordering::Relaxed);
+                    reports.stored(vec![]);
+                }
+            }
+        };
+        let mut is_there = |round| {
+            let (connection, access) = (ConnectionId(round), None);
+            assert!(reports.make(Report::Access { connection, access }));
+            loop {
+                match unconstrained(reader.next()).now_or_never() {
+                    Some(Report::Access { .. }) => return true,
+                    Some(_) => waiting.fetch_sub(1, Ordering::Relaxed),
+                    None => return false,
+                };
+            }
+        };
+        let missed = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(others);
+            }
+            let missed = (0..ROUNDS).find(|round| !is_there(*round));
+            is_over.store(true, Ordering::Relaxed);
+            missed
+        });
+        assert_eq!(missed, None, "the round in which it was not there");
+    }
+
+    #[test]
+    fn reports_of_before_the_end_are_heard_and_later_ones_are_refused() {
+        let (reports, mut reader) = reports();
+        let report = || Report::Stored(vec![]);
+        assert!(reports.make(report()));
+        reader.close();
+        assert!(!reports.make(report()));
+        assert!(reader.next_now().is_some());
+        assert!(reader.next_now().is_none());
+    }
+
+    #[test]
+    fn a_group_that_is_gone_takes_no_reports() {
+        let (reports, reader) = reports();
+        drop(reader);
+        assert!(!reports.make(Report::Stored(vec![])));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_reports_is_woken_by_each() {
+        let (reports, mut reader) = reports();
+        let heard = tokio::spawn(async move {
+            for _ in 0..100 {
+                reader.next().await;
+            }
+        });
+        for _ in 0..100 {
+            reports.stored(vec![]);
+            tokio::task::yield_now().await;
+        }
+        heard.await.unwrap();
+    }
+}
