@@ -64,4 +64,16 @@ mod tests {
         let long = Excerpt::new(&whole, whole.get(5..).unwrap()).keep();
         assert_eq!(long.as_ptr(), whole.get(5..).unwrap().as_ptr());
     }
+
+    #[test]
+    fn excerpts_are_alike_by_their_bytes_wherever_they_lie() {
+        let (one, other) = (Bytes::from(vec![1, 2, 1]), Bytes::from(vec![1]));
+        let first = Excerpt::all(&one).excerpt(&one[..1]);
+        let second = Excerpt::all(&one).excerpt(&one[1..2]);
+        let third = Excerpt::all(&one).excerpt(&one[2..]);
+        assert_eq!(first, third);
+        assert_eq!(first, Excerpt::all(&other));
+        assert_ne!(first, second);
+        assert_ne!(first, Excerpt::all(&one));
+    }
 }
