@@ -10,6 +10,7 @@ use std::{
 
 use engine::planted::{Bug, is_planted};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rustix::fs::{Access, access};
 
 use crate::error::OpenProblem;
 
@@ -53,13 +54,21 @@ pub(crate) fn create_private_file(disk: Disk, path: &Path) -> io::Result<()> {
         #[cfg(feature = "simulator")]
         Disk::Simulated(_) => return Ok(()),
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
+    // One that exists is left alone: to close it would end every lock that this process has on it, SQLite's too, and
+    // whoever looks into it from outside would take it for a file that nobody has open. Source: POSIX, fcntl.
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
         .mode(0o600)
-        .open(path)?;
-    file.sync_all()?;
+        .open(path);
+    match made {
+        Ok(file) => file.sync_all()?,
+        // SQLite would say of a read-only disk that it is unable to open the file
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            access(path, Access::WRITE_OK)?
+        }
+        Err(error) => return Err(error),
+    }
     path.parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .map_or(Ok(()), sync_dir)

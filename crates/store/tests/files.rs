@@ -6,7 +6,7 @@ mod support;
 use std::{
     fs::{self, OpenOptions},
     io::{Read as _, Seek, SeekFrom, Write as _},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::Path,
 };
 
@@ -369,4 +369,21 @@ fn a_session_is_seen_by_another_process_and_revoked_by_it() {
     assert!(!server.session("s1").unwrap().unwrap().is_in_force(0));
     assert_eq!(server.sessions().unwrap().len(), 1);
     assert_eq!(server.session("s2").unwrap(), None);
+}
+
+/// The locks that this process holds on a file, as the kernel counts them. Source: proc_locks(5).
+fn locks_on(path: &Path) -> usize {
+    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|line| line.contains(&inode)).count()
+}
+
+#[test]
+fn a_database_that_is_opened_twice_stays_locked_against_those_who_would_clean_it_up() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("account.db");
+    let _first = AccountStore::open(&path).unwrap();
+    assert_eq!(locks_on(&path), 1);
+    let _second = AccountStore::open(&path).unwrap();
+    assert_eq!(locks_on(&path), 1, "of both");
 }
