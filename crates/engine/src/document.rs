@@ -74,6 +74,8 @@ pub(crate) struct Document {
     /// All chunks, for as long as the messages are handled for which they were read.
     at_hand: Option<AtHand>,
     job: Option<RunningJob>,
+    /// Peers that are to be told what is new once it has been read.
+    untold: BTreeSet<ConnectionId>,
     ephemeral: EphemeralCounts,
     used_at_ms: u64,
 }
@@ -139,6 +141,7 @@ impl Document {
             no_job_before_ms: 0,
             at_hand: None,
             job: None,
+            untold: BTreeSet::new(),
             ephemeral: EphemeralCounts::default(),
             used_at_ms: 0,
         }

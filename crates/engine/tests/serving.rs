@@ -764,3 +764,30 @@ fn what_a_snapshot_has_taken_in_is_not_looked_for_where_it_was() {
         world.store.documents[&document(7)].chunks[0].bytes
     );
 }
+
+#[test]
+fn who_has_caught_up_while_the_graph_is_read_for_another_gets_the_document() {
+    let mut world = World::new(settings());
+    let [mut writer, mut lagging] = in_step(&mut world);
+    lagging.disconnect(&mut world);
+    write(&mut world, &mut writer, "three");
+    writer.disconnect(&mut world);
+    world.crash();
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+
+    let mut slow = Client::new("slow", document(7));
+    let connection = world.connect("slow", Access::Write);
+    slow.connection = Some(connection);
+    world.input(Input::Congested { connection });
+    slow.send(&mut world);
+    assert!(world.asked.is_empty(), "it is served once it has caught up");
+    lagging.connect(&mut world);
+    assert_eq!(world.asked.len(), 1, "the graph");
+    world.input(Input::Drained { connection });
+
+    let mut clients = [writer, lagging, slow];
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[0].heads(), clients[1].heads());
+    assert_eq!(clients[0].heads(), clients[2].heads());
+}

@@ -130,6 +130,9 @@ impl Document {
         for connection in self.announced_to() {
             self.respond(connection, vec![], outlet);
         }
+        for connection in std::mem::take(&mut self.untold) {
+            self.respond(connection, vec![], outlet);
+        }
         self.consider_job(outlet);
     }
 

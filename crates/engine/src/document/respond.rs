@@ -17,7 +17,7 @@ use crate::{
     limits::{LAG_MESSAGE_BYTES_MAX, RECENT_BYTES_MAX},
     message::{OurHave, Outgoing},
     outlet::{Outlet, Wish},
-    storage::{ReadWhat, StoredChunk},
+    storage::{ChunkKind, ReadWhat, StoredChunk},
     subscription::{Request, Served, Subscription, Synced},
 };
 
@@ -108,7 +108,9 @@ impl Document {
                     self.send(connection, &heads, vec![], &[], outlet);
                 }
             }
-            State::New | State::Loading(_) => {}
+            State::New | State::Loading(_) => {
+                self.untold.insert(connection);
+            }
         }
     }
 
@@ -268,8 +270,10 @@ impl Document {
         };
         peer.served = Served::Directly;
         let State::Hot(hot) = &self.state else { return };
+        // a snapshot has the number of the last chunk that it has replaced, and other bytes
         let read: BTreeMap<u64, &Bytes> = chunks
             .iter()
+            .filter(|chunk| chunk.kind == ChunkKind::Tail)
             .map(|chunk| (chunk.number, &chunk.bytes))
             .collect();
         match hot.pieces_from(&nodes, |number, cached| {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use engine::{
     Access, Announce, ChangeHash, Compaction, ConnectionId, DocumentId, Effect, Engine, Input, Job,
     Refusal, Settings, Ticket,
-    storage::{Fault, Read, Write},
+    storage::{Answer, Fault, Read, Write},
 };
 
 mod dice;
@@ -196,6 +196,17 @@ impl World {
             }
             self.input(Input::Answered(answers));
         }
+    }
+
+    /// Has the store do the request at this place, and keeps its answer: the threads that read and write each have their
+    /// own pace, and what is committed can be read before it is said.
+    pub fn do_at(&mut self, at: usize) -> (Ticket, Result<Answer, Fault>) {
+        let (ticket, request) = self.asked.remove(at).unwrap();
+        let answer = match request {
+            Request::Read(read) => Ok(self.store.read(&read)),
+            Request::Write(write) => self.store.write(&write),
+        };
+        (ticket, answer)
     }
 
     /// Lets the worker do one job.
