@@ -11,6 +11,7 @@ use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio, time:
 
 use bytes::Bytes;
 use engine::WorkOutcome;
+use rustix::process::Signal;
 use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::{mpsc, oneshot},
@@ -21,8 +22,16 @@ use tracing::{debug, info, warn};
 pub use child::run as run_child;
 pub use pipe::{ExportFormat, Job};
 
-/// The signal that ends a process whatever it wants, `SIGKILL`.
-const KILL: i32 = 9;
+/// The signals that a process brings upon itself by what it does; any other was sent to it. Source: signal(7).
+const OF_ITS_OWN: [Signal; 7] = [
+    Signal::ILL,
+    Signal::ABORT,
+    Signal::BUS,
+    Signal::FPE,
+    Signal::SEGV,
+    Signal::XCPU,
+    Signal::SYS,
+];
 
 /// Limits of the worker process.
 #[derive(Debug, Clone)]
@@ -180,7 +189,8 @@ struct Foreman {
 /// How a job went that was handed to the process.
 enum Tried {
     Answered(pipe::Reply),
-    /// Somebody has killed the process, if only the kernel for want of memory: that says little of the document.
+    /// Somebody has ended the process, if only the kernel for want of memory, or whoever ends the server: that says
+    /// little of the document.
     Killed,
 }
 
@@ -287,7 +297,7 @@ impl Foreman {
         process.child.start_kill().ok();
         let made_no_sense = error.kind() == std::io::ErrorKind::InvalidData;
         match process.child.wait().await {
-            Ok(status) if status.signal() == Some(KILL) && !made_no_sense => {
+            Ok(status) if status.signal().is_some_and(was_sent) && !made_no_sense => {
                 warn!("the worker process was killed");
                 Tried::Killed
             }
@@ -311,6 +321,11 @@ impl Foreman {
     }
 }
 
+/// Whether a signal that has ended a process came from somebody else.
+fn was_sent(signal: i32) -> bool {
+    OF_ITS_OWN.iter().all(|own| own.as_raw() != signal)
+}
+
 fn spawn(settings: &WorkerSettings) -> std::io::Result<Process> {
     let mut child = Command::new(&settings.program)
         .arg("worker")
@@ -326,6 +341,8 @@ fn spawn(settings: &WorkerSettings) -> std::io::Result<Process> {
         // what a library says when it panics may hold contents of the document
         .stderr(Stdio::null())
         .kill_on_drop(true)
+        // what is meant for the server, as at a terminal, is not for it
+        .process_group(0)
         .spawn()?;
     let (input, output) = child
         .stdin

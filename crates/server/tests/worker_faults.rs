@@ -80,13 +80,24 @@ fn long_text() -> String {
 
 #[tokio::test]
 async fn a_worker_that_is_killed_at_a_job_is_followed_by_another_that_does_it() {
+    a_worker_that_is_ended_is_followed_by_another(Signal::KILL).await;
+}
+
+/// As when whoever ends the server ends its worker too, and the server hears of that first.
+#[tokio::test]
+async fn a_worker_that_is_asked_to_end_at_a_job_is_followed_by_another_that_does_it() {
+    a_worker_that_is_ended_is_followed_by_another(Signal::TERM).await;
+}
+
+async fn a_worker_that_is_ended_is_followed_by_another(signal: Signal) {
     let (mut server, mut writer, mut note) = begin().await;
     let first = worker(&server).await;
     kill_process(first, Signal::STOP).unwrap();
     writer.edit(&mut note, &long_text()).await;
     let mut other = Replica::new("writer", "pushed while the worker stands still");
     writer.push(&mut other).await;
-    kill_process(first, Signal::KILL).unwrap();
+    kill_process(first, signal).unwrap();
+    kill_process(first, Signal::CONT).unwrap();
     server.has_logged("the worker process was killed").await;
     let shown = shows(&server, &note, |shown| shown["tailBytes"] == 0).await;
     assert_eq!(shown["quarantine"], Value::Null);

@@ -294,13 +294,14 @@ impl Hub {
         self.inner
             .presence
             .send_modify(|presence| presence.is_closing = true);
+        // what it is at is done after the next start; its end is not to be taken for the document's fault meanwhile
+        self.inner.worker.stop().await;
         let groups: Vec<_> = std::mem::take(&mut *self.groups()).into_values().collect();
         for opened in groups {
             if let Opened::Running { mailbox, .. } = opened {
                 mailbox.shut_down().await;
             }
         }
-        self.inner.worker.stop().await;
         drop(presence.wait_for(|presence| presence.sockets == 0).await);
     }
 
