@@ -18,7 +18,7 @@ use store::{Completion, GroupStore};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    task::yield_now,
+    task::{AbortHandle, yield_now},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -172,7 +172,7 @@ struct Driver {
     clock: Clock,
 }
 
-/// Starts the task of a group.
+/// Starts the task of a group. It ends once the group is shut down, and has let go of the file then.
 pub(super) fn start(
     thread: &Handle,
     name: Group,
@@ -180,7 +180,7 @@ pub(super) fn start(
     store: GroupStore,
     worker: Worker,
     (reports, report_reader): (Reports, ReportReader),
-) -> Mailbox {
+) -> (Mailbox, AbortHandle) {
     let (sender, letters) = mpsc::channel(MAILBOX_INPUTS);
     let mailbox = Mailbox {
         letters: sender,
@@ -201,8 +201,8 @@ pub(super) fn start(
         rooms: BTreeMap::new(),
         clock: Clock::default(),
     };
-    thread.spawn(driver.run(letters, report_reader));
-    mailbox
+    let task = thread.spawn(driver.run(letters, report_reader));
+    (mailbox, task.abort_handle())
 }
 
 impl Driver {

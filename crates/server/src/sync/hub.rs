@@ -260,7 +260,8 @@ impl Hub {
 
     /// Tries the groups again that could not be opened for a reason that may pass. Takes the disk a moment.
     pub fn try_again(&self) {
-        let is_unavailable = |opened: &Opened| matches!(opened, Opened::Unavailable(_));
+        let is_unavailable =
+            |opened: &Opened| matches!(opened, Opened::Unavailable(_)) || opened.has_died();
         let unavailable: Vec<_> = {
             let groups = self.groups();
             let unavailable = groups.iter().filter(|(_, opened)| is_unavailable(opened));
@@ -275,6 +276,7 @@ impl Hub {
     pub fn health(&self) -> Health {
         let groups = self.groups();
         let healths = groups.values().map(|opened| match opened {
+            opened if opened.has_died() => Health::Failed,
             Opened::Running { health, .. } => match health.get() {
                 store::Health::Good => Health::Good,
                 store::Health::Full => Health::Full,
@@ -312,6 +314,7 @@ impl Hub {
     /// The way into a group that is open.
     fn running(&self, group: &Group) -> Option<Mailbox> {
         match self.groups().get(group) {
+            Some(opened) if opened.has_died() => None,
             Some(Opened::Running { mailbox, .. }) => Some(mailbox.clone()),
             Some(Opened::Opening { .. } | Opened::Damaged | Opened::Unavailable(_)) | None => None,
         }

@@ -53,7 +53,7 @@ impl Stage {
         let (thread, name) = (Handle::current(), "org.example.group".parse().unwrap());
         let reports = (reports, report_reader);
         Self {
-            mailbox: start(&thread, name, engine, store, worker, reports),
+            mailbox: start(&thread, name, engine, store, worker, reports).0,
             folder,
         }
     }

@@ -4,7 +4,10 @@
 
 use engine::{Announce, Engine, Settings};
 use store::{GroupSettings, GroupStore, Obstacle, OpenError, OpenProblem};
-use tokio::{sync::watch, task};
+use tokio::{
+    sync::watch,
+    task::{self, AbortHandle},
+};
 use tracing::{error, info};
 
 use super::{Health, Hub};
@@ -25,12 +28,20 @@ pub(super) enum Opened {
     Running {
         mailbox: Mailbox,
         health: store::HealthReader,
+        task: AbortHandle,
     },
     /// Its file cannot be used; said in the log when it was found out.
     Damaged,
     /// Its file could not be opened, for a reason that may pass, such as too many open files: it is tried again every
     /// second, and when somebody asks.
     Unavailable(Health),
+}
+
+impl Opened {
+    /// Whether the group's task has ended by a bug of ours: nobody is served there, and it is to be opened anew.
+    pub(super) fn has_died(&self) -> bool {
+        matches!(self, Self::Running { task, .. } if task.is_finished())
+    }
 }
 
 impl From<OpenError> for Opened {
@@ -61,11 +72,16 @@ struct Opening {
     hub: Hub,
     group: Group,
     before: Option<Health>,
+    /// Whether it is known what the group is now: from then on it may be somebody else's turn.
+    is_over: bool,
     _settles: watch::Sender<()>,
 }
 
 impl Drop for Opening {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         let mut groups = self.hub.groups();
         // it has panicked: nobody is to wait for it for ever
         if let Some(Opened::Opening { .. }) = groups.get(&self.group) {
@@ -79,9 +95,9 @@ impl Drop for Opening {
 
 impl Opening {
     /// Opens the group, or says in the log why not.
-    fn open(self) {
-        let (hub, group) = (&self.hub, &self.group);
-        let opened = hub.open_store(group);
+    fn open(&mut self) {
+        let (hub, group) = (self.hub.clone(), self.group.clone());
+        let opened = hub.open_store(&group);
         let mut groups = hub.groups();
         if hub.is_closing() {
             // what is dropped waits for the disk
@@ -93,7 +109,7 @@ impl Opening {
                 if self.before.is_some() {
                     info!(%group, "the group can be used again");
                 }
-                hub.start_group(group, store, reports)
+                hub.start_group(&group, store, reports)
             }
             Err(problem) => {
                 // that is tried again and again is said once
@@ -103,7 +119,8 @@ impl Opening {
                 problem.into()
             }
         };
-        groups.insert(group.clone(), opened);
+        groups.insert(group, opened);
+        self.is_over = true;
     }
 }
 
@@ -111,8 +128,8 @@ impl Hub {
     /// Whether a group can be used; opens it if it is not open.
     pub async fn has_group(&self, group: &Group) -> bool {
         match self.turn(group) {
-            Turn::Ours(opening) => {
-                task::spawn_blocking(|| opening.open()).await.ok();
+            Turn::Ours(mut opening) => {
+                task::spawn_blocking(move || opening.open()).await.ok();
             }
             // what came of it is the answer for all who have waited: to try again takes the disk as long once more
             Turn::Theirs(mut settled) => while settled.changed().await.is_ok() {},
@@ -123,7 +140,7 @@ impl Hub {
 
     /// Opens a group, unless it is open, or somebody is at it. Takes the disk a moment.
     pub(super) fn open_unless_open(&self, group: &Group) {
-        if let Turn::Ours(opening) = self.turn(group) {
+        if let Turn::Ours(mut opening) = self.turn(group) {
             opening.open();
         }
     }
@@ -136,6 +153,10 @@ impl Hub {
         let before = match groups.get(group) {
             None => None,
             Some(Opened::Unavailable(health)) => Some(*health),
+            Some(opened) if opened.has_died() => {
+                error!(%group, "the group's task has ended, which is a bug of ours; opening it anew");
+                Some(Health::Failed)
+            }
             Some(Opened::Opening { settled, .. }) => return Turn::Theirs(settled.clone()),
             Some(Opened::Running { .. } | Opened::Damaged) => return Turn::Nobodys,
         };
@@ -145,6 +166,7 @@ impl Hub {
             hub: self.clone(),
             group: group.clone(),
             before,
+            is_over: false,
             _settles: settles,
         })
     }
@@ -184,7 +206,82 @@ impl Hub {
         });
         let worker = self.inner.worker.clone();
         let (thread, name) = (self.inner.thread.handle(), group.clone());
-        let mailbox = group::start(thread, name, engine, store, worker, reports);
-        Opened::Running { mailbox, health }
+        let (mailbox, task) = group::start(thread, name, engine, store, worker, reports);
+        Opened::Running {
+            mailbox,
+            health,
+            task,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use engine::Compaction;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{sync::HubSettings, worker::WorkerSettings};
+
+    fn hub(folder: &TempDir) -> Hub {
+        Hub::start(HubSettings {
+            data_dir: folder.path().into(),
+            peer_id: "server".into(),
+            announce: BTreeMap::new(),
+            compaction: Compaction::default(),
+            graph_bytes_max: 1 << 20,
+            graph_idle_ms: 1_000,
+            worker: WorkerSettings {
+                program: folder.path().join("none"),
+                address_space_bytes: 1 << 30,
+                job_seconds_max: 1,
+                idle_ms: 1,
+            },
+        })
+        .unwrap()
+    }
+
+    fn group() -> Group {
+        "org.example.group".parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_could_not_open_a_group_takes_nobody_elses_turn_away() {
+        let folder = tempfile::tempdir().unwrap();
+        // a directory is in the file's place
+        fs::create_dir_all(folder.path().join("groups/org.example.group.db")).unwrap();
+        let hub = hub(&folder);
+        let Turn::Ours(mut first) = hub.turn(&group()) else {
+            panic!("it was not open")
+        };
+        first.open();
+        let second = hub.turn(&group());
+        assert!(matches!(second, Turn::Ours(_)));
+        drop(first);
+        assert!(matches!(hub.turn(&group()), Turn::Theirs(_)));
+    }
+
+    #[tokio::test]
+    async fn a_group_whose_task_has_ended_is_not_healthy_and_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = hub(&folder);
+        assert!(hub.has_group(&group()).await);
+        let task = match hub.groups().get(&group()) {
+            Some(Opened::Running { task, .. }) => task.clone(),
+            _ => panic!("it is not open"),
+        };
+        // as by a panic
+        task.abort();
+        while !task.is_finished() {
+            task::yield_now().await;
+        }
+        assert!(hub.running(&group()).is_none());
+        assert_eq!(hub.health(), Health::Failed);
+        hub.try_again();
+        assert!(hub.running(&group()).is_some());
+        assert_eq!(hub.health(), Health::Good);
+        hub.shutdown().await;
     }
 }
