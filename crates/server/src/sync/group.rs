@@ -48,6 +48,9 @@ const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 /// How many bytes of long frames it may take in: what they have us send is counted only once it is carried out.
 const TURN_BYTES_MAX: usize = 8 << 20;
 
+/// What is said to a socket for which more waits than can be kept. Source: RFC 6455, section 7.4.1.
+const OVERFLOWING: (u16, &str) = (1008, "more is asked for than is read");
+
 /// What reaches a group from its sockets.
 enum Letter {
     Input(Input),
@@ -161,6 +164,8 @@ struct Driver {
     worker: Worker,
     reports: Reports,
     outboxes: BTreeMap<ConnectionId, Outbox>,
+    /// Those of sockets that were closed, and whose peers are still at what waited for them.
+    leaving: BTreeMap<ConnectionId, Outbox>,
     effects: Vec<Effect>,
     writes: Vec<(Ticket, Write)>,
     reads: Vec<(Ticket, Read)>,
@@ -194,6 +199,7 @@ pub(super) fn start(
         worker,
         reports,
         outboxes: BTreeMap::new(),
+        leaving: BTreeMap::new(),
         effects: vec![],
         writes: vec![],
         reads: vec![],
@@ -293,7 +299,15 @@ impl Driver {
                 self.outboxes.insert(connection, outbox);
                 Input::Opened { connection, access }
             }
-            Report::Access { connection, access } => Input::AccessChanged { connection, access },
+            Report::Access { connection, access } => {
+                if access.is_none()
+                    && let Some(outbox) = self.leaving.remove(&connection)
+                {
+                    let ended = Refusal::SessionEnded;
+                    outbox.cut(ended.close_code(), ended.to_string());
+                }
+                Input::AccessChanged { connection, access }
+            }
             Report::Stored(completions) => {
                 if !self.rooms.is_empty() {
                     for completion in &completions {
@@ -317,8 +331,14 @@ impl Driver {
     fn letter(&mut self, letter: Letter) -> Option<oneshot::Sender<()>> {
         match letter {
             Letter::Input(input) => {
-                if let Input::Closed { connection } = input {
-                    self.outboxes.remove(&connection);
+                match input {
+                    Input::Closed { connection } => {
+                        self.outboxes.remove(&connection);
+                        self.leaving.remove(&connection);
+                    }
+                    // it has filled up again since this was said, and it will be said again
+                    Input::Drained { connection } if self.is_congested(connection) => return None,
+                    _ => {}
                 }
                 self.handle(input);
             }
@@ -386,11 +406,18 @@ impl Driver {
                     conn.id = connection.0,
                     "a peer asks for more than it reads; closed"
                 );
-                self.outboxes.remove(&connection);
+                if let Some(outbox) = self.outboxes.remove(&connection) {
+                    outbox.cut(OVERFLOWING.0, OVERFLOWING.1.into());
+                }
                 self.handle(Input::Closed { connection });
             }
             Some(Level::Fine) | None => {}
         }
+    }
+
+    fn is_congested(&self, connection: ConnectionId) -> bool {
+        let outbox = self.outboxes.get(&connection);
+        outbox.is_some_and(Outbox::is_congested)
     }
 
     fn close(&mut self, connection: ConnectionId, refusal: Refusal) {
@@ -403,6 +430,7 @@ impl Driver {
             outbox.cut(code, reason);
         } else {
             outbox.close(code, reason);
+            self.leaving.insert(connection, outbox);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,7 +12,10 @@ use std::{
 
 use engine::OutFrame;
 use smallvec::SmallVec;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 /// Bytes in an outbox beyond which the engine is asked to hold back what can wait.
 const CONGESTED_BYTES: usize = 256 << 10;
@@ -23,6 +27,8 @@ const OUTBOX_BYTES_MAX: usize = engine::limits::FRAME_BYTES_MAX + (16 << 20);
 
 /// How long a peer that is cut off may take for what is half written to it and for our last words.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+/// How long a peer may take for what waited for it before our close.
+const LEAVE_MAX: Duration = Duration::from_secs(30);
 
 /// Something to write.
 pub(super) enum Outgoing {
@@ -55,16 +61,29 @@ pub(super) struct OutboxReader {
 /// Where what only says that somebody is there is put.
 pub(super) struct SignsOfLife(Arc<Shared>);
 
-/// Where it shows that a socket was cut off.
-pub(super) struct Cut(Arc<Shared>);
+/// Where it shows that the group is done with a socket.
+pub(super) struct Ending(Arc<Shared>);
 
-impl Cut {
-    /// Waits until the socket has been cut off, and then for as long as its peer has for our last words.
+impl Ending {
+    /// Waits until the group is done with the socket, and then for as long as its peer has for what waits for it; or, if
+    /// it has been cut off, for our last words. It may give signs of life as long as it wants.
     pub(super) async fn overdue(&self) {
-        while !self.0.is_cut.load(Ordering::Acquire) {
-            self.0.cut.notified().await;
+        self.until(|shared| shared.is_over() || shared.is_cut())
+            .await;
+        let mut patience = pin!(sleep(LEAVE_MAX));
+        tokio::select! {
+            biased;
+            () = self.until(Shared::is_cut) => {}
+            () = patience.as_mut() => return,
         }
-        sleep(LAST_WORDS_MAX).await;
+        patience.as_mut().reset(Instant::now() + LAST_WORDS_MAX);
+        patience.await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Shared) -> bool) {
+        while !is_so(&self.0) {
+            self.0.ending.notified().await;
+        }
     }
 }
 
@@ -89,8 +108,10 @@ struct Shared {
     queue: Mutex<Waiting>,
     filled: Notify,
     is_abandoned: AtomicBool,
-    cut: Notify,
+    /// The last word was put in.
+    is_closed: AtomicBool,
     is_cut: AtomicBool,
+    ending: Notify,
     bytes: AtomicUsize,
     congested: AtomicBool,
 }
@@ -106,6 +127,14 @@ impl Shared {
     /// A panic while the lock was held leaves a queue that is whole all the same.
     fn queue(&self) -> MutexGuard<'_, Waiting> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire) || self.is_abandoned.load(Ordering::Acquire)
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
     }
 
     fn push(&self, outgoing: Outgoing) {
@@ -149,6 +178,11 @@ impl Outbox {
         }
     }
 
+    /// Whether it is too much now, so that the socket will say once it is not.
+    pub(super) fn is_congested(&self) -> bool {
+        self.0.congested.load(Ordering::Acquire)
+    }
+
     /// Puts the last word in, and takes out what waits but for the frame that was put in last, which says why: a peer
     /// whose right to it has ended gets no more of it, however slowly it reads.
     pub(super) fn cut(&self, code: u16, reason: String) {
@@ -159,13 +193,14 @@ impl Outbox {
             let why = queue.outgoing.pop();
             queue.outgoing = why.into_iter().collect();
         }
-        shared.cut.notify_one();
         self.close(code, reason);
     }
 
-    /// Puts the last word in.
+    /// Puts the last word in. What waits before it has its time.
     pub(super) fn close(&self, code: u16, reason: String) {
         self.0.push(Outgoing::Close { code, reason });
+        self.0.is_closed.store(true, Ordering::Release);
+        self.0.ending.notify_one();
     }
 }
 
@@ -173,13 +208,14 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         self.0.is_abandoned.store(true, Ordering::Release);
         self.0.filled.notify_one();
+        self.0.ending.notify_one();
     }
 }
 
 impl OutboxReader {
-    /// Where it shows that the socket was cut off.
-    pub(super) fn when_cut(&self) -> Cut {
-        Cut(Arc::clone(&self.shared))
+    /// Where it shows that the group is done with the socket.
+    pub(super) fn ending(&self) -> Ending {
+        Ending(Arc::clone(&self.shared))
     }
 
     /// Where pings and the answers to them are put.
@@ -204,7 +240,7 @@ impl OutboxReader {
 
     /// The next thing to write, if there is one already.
     pub(super) fn next_now(&mut self) -> Option<Outgoing> {
-        if !self.is_cut && self.shared.is_cut.load(Ordering::Acquire) {
+        if !self.is_cut && self.shared.is_cut() {
             self.is_cut = true;
             self.taken = Queue::new().into_iter();
         }

@@ -35,7 +35,7 @@ pub(super) enum End {
     Peer,
     /// The group closed it.
     Group,
-    /// Its session has ended, and its peer did not take our last words.
+    /// The group was done with it, and its peer did not take our last words.
     Cut,
     /// Nothing was heard of the peer for too long.
     Silence,
@@ -84,14 +84,14 @@ where
     let pulse = Pulse::new();
     let (incoming, outgoing) = tokio::io::split(Watched::new(stream, pulse.clone()));
     let (mut incoming, mut outgoing) = (Incoming::new(incoming, early), Outgoing::new(outgoing));
-    let (signs, cut) = (outbox.signs_of_life(), outbox.when_cut());
+    let (signs, ending) = (outbox.signs_of_life(), outbox.ending());
     let mut goodbye = None;
     let end = tokio::select! {
         biased;
         end = write(&mut outgoing, connection, mailbox, outbox) => end,
         end = read(&mut incoming, connection, mailbox, &signs, &mut goodbye) => end,
         () = watch(&pulse, &signs) => End::Silence,
-        () = cut.overdue() => End::Cut,
+        () = ending.overdue() => End::Cut,
     };
     if let Some((code, reason)) = end.close() {
         goodbye = Some(frame::close_payload(code, reason));
@@ -266,7 +266,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::sync::{group::unattended, outbox::outbox};
+    use crate::sync::{
+        group::unattended,
+        outbox::{Outbox, outbox},
+    };
 
     async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
         WebSocketStream::from_raw_socket(stream, Role::Client, None).await
@@ -373,5 +376,47 @@ mod tests {
         let lived = started.elapsed().as_secs();
         assert!((340..=350).contains(&lived), "{lived} s");
         drop(download.await);
+    }
+
+    /// An empty ping, masked with zeros.
+    const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+
+    /// How long a socket lives that its group is done with, whose peer reads nothing and pings now and then.
+    async fn lives_on(done: impl FnOnce(Outbox)) -> Duration {
+        let ((mailbox, _letters), (group, mut reader)) = (unattended(), outbox());
+        let (ours, mut theirs) = duplex(1 << 10);
+        for _ in 0..3 {
+            group.send(vec![0; 1 << 20].into());
+        }
+        let pings = tokio::spawn(async move {
+            while theirs.write_all(&PING).await.is_ok() {
+                sleep(Duration::from_secs(20)).await;
+            }
+        });
+        let started = Instant::now();
+        done(group);
+        let (end, _) = run(ours, &[], ConnectionId(1), &mailbox, &mut reader).await;
+        assert!(matches!(end, End::Cut | End::Group), "{end:?}");
+        pings.abort();
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_pings_and_does_not_read_does_not_keep_a_socket_that_was_closed() {
+        let a_minute = Duration::from_secs(60);
+        assert!(lives_on(drop).await < a_minute);
+        assert!(lives_on(|group| group.close(1008, "malformed".into())).await < a_minute);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_revoked_while_a_close_waits_to_be_read_is_cut_off_all_the_same() {
+        let closed_and_cut = |group: Outbox| {
+            group.close(1008, "malformed".into());
+            tokio::spawn(async move {
+                sleep(Duration::from_secs(1)).await;
+                group.cut(1008, "the session has ended".into());
+            });
+        };
+        assert!(lives_on(closed_and_cut).await < Duration::from_secs(2));
     }
 }

@@ -11,7 +11,7 @@ use minicbor::Encoder;
 use rusqlite::Connection;
 use store::GroupSettings;
 use tempfile::TempDir;
-use tokio::task::unconstrained;
+use tokio::{task::unconstrained, time::timeout};
 
 use super::*;
 use crate::{
@@ -195,4 +195,39 @@ async fn a_long_frame_keeps_its_part_of_the_memory_until_what_it_brought_is_stor
     lock.execute_batch("ROLLBACK").unwrap();
     writer.receive(hash).await;
     assert_eq!(free(), MAILBOX_KIB);
+}
+
+#[tokio::test]
+async fn a_socket_that_was_refused_and_is_not_read_is_cut_off_when_its_session_ends() {
+    let stage = Stage::new();
+    let refused = stage.join(1).await;
+    refused.send(b"no CBOR".to_vec()).await;
+    // the answer to what came behind it says that it is handled
+    stage.join(2).await;
+    let ended = refused.outgoing.ending();
+    stage.mailbox.set_access(refused.connection, None);
+    let cut = timeout(Duration::from_secs(20), ended.overdue());
+    cut.await
+        .expect("it is cut off at once, and not given its time");
+}
+
+#[tokio::test]
+async fn a_word_that_a_socket_has_caught_up_is_not_believed_once_it_has_filled_up_again() {
+    const LENGTH: usize = EPHEMERAL_BYTES_MAX;
+    let stage = Stage::new();
+    let (mut talker, mut slow) = (stage.join(1).await, stage.join(2).await);
+    talker.ask_for(DOCUMENT).await;
+    slow.ask_for(DOCUMENT).await;
+    let say =
+        |talker: &Peer<'_>, length: usize| talker.frame("ephemeral", DOCUMENT, &vec![7; length]);
+    talker.send(say(&talker, LENGTH)).await;
+    talker.ask_for(NOBODYS).await;
+    // it fills up, and what it was told before is not true any more
+    stage.mailbox.drained(slow.connection).await;
+    for number in 1..100 {
+        talker.send(say(&talker, LENGTH - number)).await;
+        talker.ask_for(NOBODYS).await;
+    }
+    slow.receive("ephemeral").await;
+    slow.ask_for(NOBODYS).await;
 }
