@@ -77,6 +77,10 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Failure> Cache<K, V, E> {
         if let Some(outcome) = known.outcome(freshness, Instant::now()) {
             return outcome;
         }
+        if freshness == Freshness::Renewed {
+            // before it is, as whoever hangs up while it is fetched has had others asked too
+            known.renewed_at = Some(Instant::now());
+        }
         let outcome = fetch.await;
         known.learn(&outcome, freshness, Instant::now());
         outcome
@@ -247,6 +251,26 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(world.get(1, Freshness::Renewed).await, Err(Fault::Passing));
         }
+        assert_eq!(world.fetched.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hangs_up_has_it_renewed_no_more_often_than_others() {
+        let world = World::new(4);
+        assert_eq!(world.get(1, Freshness::Kept).await, Ok(1));
+        for _ in 0..100 {
+            let mut given_up = Box::pin(world.get(1, Freshness::Renewed));
+            drop(futures_util::poll!(given_up.as_mut()));
+        }
+        assert_eq!(world.fetched.load(Ordering::SeqCst), 2);
+        // what was known serves the others until then
+        assert_eq!(world.get(1, Freshness::Renewed).await, Ok(1));
+        advance(RENEWED_AFTER).await;
+        world.becomes(Err(Fault::Passing));
+        for _ in 0..100 {
+            assert_eq!(world.get(1, Freshness::Renewed).await, Err(Fault::Passing));
+        }
+        assert_eq!(world.get(1, Freshness::Kept).await, Ok(1));
         assert_eq!(world.fetched.load(Ordering::SeqCst), 3);
     }
 
