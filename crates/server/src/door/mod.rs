@@ -112,7 +112,7 @@ pub struct Door {
     reader: Mutex<AccountStore>,
     writer: Mutex<AccountStore>,
     /// Held by whoever writes for a request, so that the others can wait their turn without a thread each.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     dids: DidResolver,
     clients: ClientResolver,
     limits: Limits,
@@ -149,7 +149,7 @@ impl Door {
             keys: RwLock::new(Keys { epoch, tokens }),
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
-            turn: Semaphore::new(1),
+            turn: Arc::new(Semaphore::new(1)),
             dids,
             clients,
             limits: Limits::default(),
@@ -345,12 +345,18 @@ impl Door {
         self: &Arc<Self>,
         change: impl FnOnce(&AccountStore) -> Result<T, AccountError> + Send + 'static,
     ) -> Result<T, AccountError> {
-        let turn = timeout(TURN_TIME_MAX, self.turn.acquire()).await;
-        let _turn = turn.map_err(|_| AccountError::Obstacle(Obstacle::Locked))?;
+        let turn = timeout(TURN_TIME_MAX, Arc::clone(&self.turn).acquire_owned()).await;
+        let turn = turn.map_err(|_| AccountError::Obstacle(Obstacle::Locked))?;
         let door = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || change(&door.writer())).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = change(&door.writer());
+            // not when the request ends: the thread goes on waiting for one who has hung up
+            drop(turn);
+            done
+        });
         // nobody aborts it, so what it has instead of an outcome is a panic, which goes on here
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        done.await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// Notes that a proof was shown, by the thumbprint of its key and its `jti`.
@@ -389,3 +395,6 @@ pub(crate) fn now_ms() -> i64 {
         .unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
