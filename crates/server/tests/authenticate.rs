@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use support::{
     Client, Replica, Server,
@@ -66,6 +67,31 @@ async fn is_told(server: &Server, reason: &str) {
 
 fn socket_url(server: &Server, answer: &Value) -> String {
     server.url_with(answer["token"].as_str().unwrap())
+}
+
+/// The window was open when it asked, and is closed while the app's metadata are fetched or others write.
+#[tokio::test]
+async fn who_asks_while_the_owner_closes_the_window_leaves_no_request() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (device, wish) = (Device::in_browser(), Server::wish());
+    server.cli(&["devices", "open"]).await;
+    // the owner's command, that takes its time
+    let owner = Connection::open(server.data_dir().join("account.db")).unwrap();
+    owner.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let closes = async {
+        while world.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        owner
+            .execute_batch(
+                "UPDATE properties SET value = '0' WHERE name = 'pairing_open_until_ms'; COMMIT",
+            )
+            .unwrap();
+    };
+    let (asked, ()) = tokio::join!(server.authenticate(&device, &wish), closes);
+    assert_eq!(asked.json()["pairing"], "closed");
+    assert_eq!(server.pending(&device).await, None);
 }
 
 #[tokio::test]

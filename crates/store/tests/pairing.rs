@@ -134,6 +134,29 @@ fn the_window_is_open_until_its_end_or_until_it_is_closed() {
 }
 
 #[test]
+fn who_was_heard_before_the_window_was_closed_leaves_no_request_afterwards() {
+    let accounts = Accounts::create();
+    let record = |id, at| {
+        let new = pending(id, id, &[(GROUP, Read)]);
+        let occasion = Occasion::at(at);
+        accounts.record_pending_if_open(&new, 9, &occasion).unwrap()
+    };
+    assert_eq!(record("a", NOW), Recorded::Closed);
+    let owner = accounts.another();
+    owner.open_window(NOW + 10, &now()).unwrap();
+    assert_eq!(record("a", NOW), Recorded::New);
+    owner.close_window(&now()).unwrap();
+    assert_eq!(record("a", NOW + 1), Recorded::Closed, "nor again");
+    assert_eq!(record("b", NOW + 1), Recorded::Closed);
+    assert_eq!(accounts.pending().unwrap().len(), 1);
+    assert_eq!(accounts.pending_by_jkt("a").unwrap().unwrap().tries, 1);
+    owner.open_window(NOW + 10, &now()).unwrap();
+    owner.revoke_everything(&"a".repeat(32), &now()).unwrap();
+    assert_eq!(record("b", NOW + 1), Recorded::Closed);
+    assert_eq!(accounts.pending().unwrap(), []);
+}
+
+#[test]
 fn old_requests_are_forgotten_with_their_denials() {
     let accounts = Accounts::create();
     for (id, at) in [("a", NOW), ("b", NOW + 1), ("c", NOW)] {

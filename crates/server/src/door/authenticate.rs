@@ -73,6 +73,7 @@ impl Pairing {
             Recorded::New | Recorded::Again { .. } => Some(Self::Waiting),
             Recorded::Denied => Some(Self::Denied),
             Recorded::Full => Some(Self::Full),
+            Recorded::Closed => Some(Self::Closed),
             Recorded::OtherApp => None,
         }
     }
@@ -424,7 +425,7 @@ impl Door {
         Ok(self.reader().window_open_until(now_ms())?.is_some())
     }
 
-    /// Keeps a request for the owner.
+    /// Keeps a request for the owner; one of this door only while the pairing window is open.
     pub(super) async fn record(
         self: &Arc<Self>,
         pending: NewPending,
@@ -436,7 +437,14 @@ impl Door {
                 address: Some(&address),
                 ..Occasion::at(now_ms())
             };
-            accounts.record_pending(&pending, PENDING_MAX, &occasion)
+            match pending.door {
+                PendingDoor::Authenticate => {
+                    accounts.record_pending_if_open(&pending, PENDING_MAX, &occasion)
+                }
+                PendingDoor::RequestAccess => {
+                    accounts.record_pending(&pending, PENDING_MAX, &occasion)
+                }
+            }
         };
         self.write(record).await
     }

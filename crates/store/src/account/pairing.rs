@@ -110,6 +110,8 @@ pub enum Recorded {
     Full,
     /// The key is known for another app. Nothing was changed.
     OtherApp,
+    /// The pairing window is closed. Nothing was changed.
+    Closed,
 }
 
 const PENDING: &str = "SELECT id, door, app, jkt, origin, kind, app_name, name, address, first_at_ms, last_at_ms, tries,
@@ -183,9 +185,8 @@ impl AccountStore {
         Ok(by_jkt(&self.connection, jkt)?)
     }
 
-    /// Records a request, or that it came again. No more than `pending_max` wait for the owner at each door; one that has
-    /// not come again for a day makes room. Whether the
-    /// window is open is the caller's to ask.
+    /// Records a request, or that it came again, whether the pairing window is open or not. No more than `pending_max`
+    /// wait for the owner at each door; one that has not come again for a day makes room.
     ///
     /// # Errors
     /// [`AccountError`] if the database fails; nothing is changed then.
@@ -195,17 +196,26 @@ impl AccountStore {
         pending_max: u32,
         occasion: &Occasion<'_>,
     ) -> Result<Recorded, AccountError> {
-        self.change(|transaction| {
-            let device = device_by_jkt(transaction, &new.jkt)?;
-            if device.is_some_and(|device| device.app != new.app) {
-                return Ok(Recorded::OtherApp);
-            }
-            match by_jkt(transaction, &new.jkt)? {
-                Some(found) if found.app != new.app => Ok(Recorded::OtherApp),
-                Some(found) => Ok(record_again(transaction, found, new, occasion.now_ms)?),
-                None => Ok(record_new(transaction, new, pending_max, occasion)?),
-            }
-        })
+        self.change(|transaction| Ok(record(transaction, new, pending_max, occasion)?))
+    }
+
+    /// The same while the pairing window is open. That is asked here too, as the owner may have closed it since whoever
+    /// asks was heard.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails; nothing is changed then.
+    pub fn record_pending_if_open(
+        &self,
+        new: &NewPending,
+        pending_max: u32,
+        occasion: &Occasion<'_>,
+    ) -> Result<Recorded, AccountError> {
+        self.change(
+            |transaction| match open_until(transaction, occasion.now_ms)? {
+                Some(_) => Ok(record(transaction, new, pending_max, occasion)?),
+                None => Ok(Recorded::Closed),
+            },
+        )
     }
 
     /// Denies a request: its key is not heard again before the window is opened anew. Whether there was one that had
@@ -245,6 +255,23 @@ impl AccountStore {
             .prepare_cached("DELETE FROM pending WHERE last_at_ms < ?1")?
             .execute([before_ms])?;
         Ok(u32::try_from(dropped).unwrap_or(u32::MAX))
+    }
+}
+
+fn record(
+    connection: &Connection,
+    new: &NewPending,
+    pending_max: u32,
+    occasion: &Occasion<'_>,
+) -> rusqlite::Result<Recorded> {
+    let device = device_by_jkt(connection, &new.jkt)?;
+    if device.is_some_and(|device| device.app != new.app) {
+        return Ok(Recorded::OtherApp);
+    }
+    match by_jkt(connection, &new.jkt)? {
+        Some(found) if found.app != new.app => Ok(Recorded::OtherApp),
+        Some(found) => record_again(connection, found, new, occasion.now_ms),
+        None => record_new(connection, new, pending_max, occasion),
     }
 }
 

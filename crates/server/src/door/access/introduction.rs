@@ -256,6 +256,7 @@ impl Door {
             Recorded::New => Ok(AccessAnswer::Pending(id)),
             Recorded::Again { id } => Ok(AccessAnswer::Pending(id)),
             Recorded::Denied => Err(AccessError::Denied("the owner has denied this device")),
+            Recorded::Closed => Err(AccessError::Denied("the owner takes no requests now")),
             Recorded::Full => Err(AccessError::TooMany(TooMany::for_a_slot())),
             Recorded::OtherApp => Err(AccessError::Denied("this key is known for another app")),
         }
