@@ -7,7 +7,7 @@
 //!
 //! Source: RFC 9449, section 11.1.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,10 @@ use super::nonce;
 
 /// Most proofs that are kept of one time slot: over a thousand a second, and 7 MB.
 const PROOFS_MAX: usize = 200_000;
+/// How many slots before the current one are remembered. The nonce of slot n is good until the end of slot n + 1. A
+/// proof that is found good in its last moment is noted once the owner's keys have been fetched and the database has
+/// been written to, which takes seconds: in slot n + 2.
+const EARLIER_SLOTS: usize = 2;
 
 /// What became of a proof that was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +33,12 @@ pub(super) enum Shown {
 
 type Mark = [u8; 16];
 
-/// The proofs of the current time slot and of the one before.
+/// The proofs of the current time slot and of those before that count, the latest first.
 #[derive(Default)]
 pub(super) struct UsedProofs {
     slot: i64,
     current: HashSet<Mark>,
-    previous: HashSet<Mark>,
+    earlier: VecDeque<HashSet<Mark>>,
 }
 
 impl UsedProofs {
@@ -42,7 +46,7 @@ impl UsedProofs {
     pub(super) fn show(&mut self, thumbprint: &str, jti: &str, now_s: i64) -> Shown {
         self.turn(nonce::slot(now_s));
         let mark = mark(thumbprint, jti);
-        if self.previous.contains(&mark) {
+        if self.earlier.iter().any(|marks| marks.contains(&mark)) {
             return Shown::Again;
         }
         if self.current.len() >= PROOFS_MAX && !self.current.contains(&mark) {
@@ -55,18 +59,14 @@ impl UsedProofs {
         }
     }
 
-    /// A proof is shown with a nonce of the current slot or the one before it, so a mark of slot n is needed until the
-    /// end of slot n + 1.
     fn turn(&mut self, slot: i64) {
-        if slot <= self.slot {
-            return;
+        // those that are passed over have no marks, and more of them than are remembered make no difference
+        let passed = self.slot..slot;
+        for _ in passed.take(EARLIER_SLOTS + 1) {
+            self.earlier.push_front(std::mem::take(&mut self.current));
+            self.earlier.truncate(EARLIER_SLOTS);
         }
-        let is_next = slot == self.slot + 1;
-        self.slot = slot;
-        self.previous = std::mem::take(&mut self.current);
-        if !is_next {
-            self.previous = HashSet::new();
-        }
+        self.slot = self.slot.max(slot);
     }
 }
 
@@ -94,6 +94,30 @@ mod tests {
         assert_eq!(used.show("other", "a", 0), Shown::First);
         assert_eq!(used.show("key", "a", 2 * nonce::SLOT_S - 1), Shown::Again);
         assert_eq!(used.show("key", "a", 3 * nonce::SLOT_S), Shown::First);
+    }
+
+    #[test]
+    fn a_proof_that_is_found_good_at_the_end_of_its_time_and_noted_later_is_not_good_twice() {
+        let (mut used, nonces) = (UsedProofs::default(), nonce::Nonces::new().unwrap());
+        let nonce = nonces.current(nonce::SLOT_S);
+        assert_eq!(used.show("key", "a", nonce::SLOT_S), Shown::First);
+        let last = 3 * nonce::SLOT_S - 1;
+        assert!(nonces.is_good(&nonce, last));
+        // something is fetched meanwhile, which takes less than a slot
+        assert_eq!(used.show("other", "b", last + 1), Shown::First);
+        let noted = last + nonce::SLOT_S;
+        assert_eq!(used.show("key", "a", noted), Shown::Again);
+        assert_eq!(used.show("key", "a", noted + 1), Shown::First);
+    }
+
+    #[test]
+    fn slots_in_which_nothing_is_shown_pass_too() {
+        let mut used = UsedProofs::default();
+        assert_eq!(used.show("key", "a", 0), Shown::First);
+        assert_eq!(used.show("key", "b", 2 * nonce::SLOT_S), Shown::First);
+        assert_eq!(used.show("key", "a", 2 * nonce::SLOT_S), Shown::Again);
+        assert_eq!(used.show("key", "b", 4 * nonce::SLOT_S), Shown::Again);
+        assert_eq!(used.show("key", "b", 1_000_000), Shown::First);
     }
 
     #[test]
