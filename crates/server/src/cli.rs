@@ -212,7 +212,7 @@ fn run(command: Command) -> Result<()> {
             log(settings.log);
             crate::run::allow_many_files();
             crate::run::leave_no_core();
-            runtime()?.block_on(async {
+            block_on(async {
                 Server::start(&settings, TryIt::Hidden)
                     .await?
                     .run_until_signal()
@@ -261,11 +261,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Runs a command that asks others. What it has given up, such as a name that the system still looks for, it does not
-/// wait for.
-fn ask<T>(conversation: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs the server, or a command that asks others. What it has given up, such as a name that the system still looks for
+/// or a file that somebody has locked, it does not wait for.
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = runtime()?;
-    let outcome = runtime.block_on(conversation);
+    let outcome = runtime.block_on(command);
     runtime.shutdown_background();
     outcome
 }

@@ -17,7 +17,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 
@@ -44,8 +44,10 @@ const TURNS_PER_TRY: u32 = 4;
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often it tries.
 const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// How long the end may take, in all.
+/// How long the end may take, in all, whatever does not answer.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(4);
+/// How much of it sockets and groups may take; the rest is for what was counted. What is acknowledged is stored before.
+const GROUPS_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// How many connections the kernel keeps for us until they are accepted, if its own limit (`net.core.somaxconn`) allows
 /// it. Tokio asks for 128, and whoever finds no room waits a second before TCP tries again: too few for a thousand
@@ -125,9 +127,11 @@ impl Server {
         Ok(())
     }
 
-    /// Accepts nothing more, stores what came in, closes all sockets with 1001.
+    /// Accepts nothing more, stores what came in, closes all sockets with 1001. A thread may be left that waits for a
+    /// database which somebody has locked.
     pub async fn stop(self) {
         info!("shutting down");
+        let ends_at = Instant::now() + SHUTDOWN_TIME_MAX;
         self.stop.send_replace(true);
         let end = async {
             self.app.hub.clone().shutdown().await;
@@ -135,11 +139,17 @@ impl Server {
                 task.await.ok();
             }
         };
-        if timeout(SHUTDOWN_TIME_MAX, end).await.is_err() {
-            warn!("some connections did not end in time");
+        if timeout(GROUPS_TIME_MAX, end).await.is_err() {
+            warn!("some connections or files did not end in time");
         }
-        note_used(&self.app);
-        write_journal(&self.app, JournalTime::Now);
+        let app = Arc::clone(&self.app);
+        let write = tokio::task::spawn_blocking(move || {
+            write_journal(&app, JournalTime::Now);
+            note_used(&app);
+        });
+        if timeout_at(ends_at, write).await.is_err() {
+            warn!("the last lines of the audit log could not be written in time");
+        }
     }
 }
 

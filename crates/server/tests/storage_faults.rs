@@ -230,6 +230,42 @@ async fn behind_an_account_database_that_is_locked_logins_end_in_time_and_socket
     assert_eq!(server.authenticate(&device, &wish).await.status, 200);
 }
 
+/// All locks are waited for, five seconds each. What supervises it would kill it one day.
+#[tokio::test]
+async fn a_server_that_is_told_to_end_ends_in_time_whatever_is_locked() {
+    let world = World::new().await;
+    let mut server = world.server().await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "acknowledged");
+    writer.push(&mut note).await;
+    server.cli(&["devices", "open"]).await;
+
+    let account = locked(&server.data_dir().join("account.db"), "IMMEDIATE");
+    let group = locked(&server.group_file(&server.group), "IMMEDIATE");
+    note.edit("on its way");
+    writer.sync(&mut note).await;
+    let (device, wish) = (Device::in_browser(), Server::wish());
+    let is_to_be_recorded = async {
+        while world.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = server.authenticate(&device, &wish) => panic!("{answer:?}"),
+        () = soon("the request", is_to_be_recorded) => {}
+    }
+    let begun = Instant::now();
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    drop((account, group));
+    let server = server.start_again().await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    let read = reader.pull(note.id).await.unwrap();
+    assert_eq!(read.value().unwrap(), "acknowledged");
+}
+
 #[tokio::test]
 async fn without_files_for_new_connections_those_that_are_open_go_on_and_nothing_spins() {
     let mut server = Server::start().await;

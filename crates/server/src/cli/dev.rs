@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use store::{SessionAccess, SessionKind};
 
-use super::{UsageError, log, runtime};
+use super::{UsageError, block_on, log};
 use crate::{
     door::{Door, by_hand, now_ms},
     group::Group,
@@ -66,7 +66,7 @@ impl Dev {
         log(settings.log);
         run::allow_many_files();
         run::leave_no_core();
-        runtime()?.block_on(async {
+        block_on(async {
             let server = Server::start(&settings, TryIt::Served).await?;
             let token = dev_token(&server.app.door, &self.group)?;
             self.print(&server, &token)?;

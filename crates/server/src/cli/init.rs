@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use atproto::{Did, Handle, InvalidHandle};
 
 use super::{
-    UsageError, ask,
+    UsageError, block_on,
     lookup::Lookup,
     output::{cannot_write, say},
 };
@@ -60,7 +60,7 @@ impl Init {
     pub(super) fn run(self) -> Result<()> {
         let path = self.config.clone().unwrap_or_else(|| CONFIG_FILE.into());
         let settings = self.settings(&path)?;
-        let owner = ask(self.find(&Lookup::new(&settings)?, &settings))?;
+        let owner = block_on(self.find(&Lookup::new(&settings)?, &settings))?;
         let lines = self.lines(&owner);
         match write_new(&path, &lines) {
             Ok(()) => {}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use self::pds::{Pds, PdsError, Place};
 use super::{
-    UsageError, ask,
+    UsageError, block_on,
     lookup::Lookup,
     output::{print_json, say},
     outside,
@@ -76,7 +76,7 @@ impl Publish {
         if self.what.print {
             return print(&place, &self.record(&settings)?);
         }
-        ask(self.talk(&settings, place))
+        block_on(self.talk(&settings, place))
     }
 
     async fn talk(&self, settings: &Settings, place: Place) -> Result<()> {
