@@ -18,7 +18,8 @@ use futures_util::future::join_all;
 use rusqlite::Connection;
 use support::{
     Client, Replica, Server,
-    identity::{Device, GROUP, World},
+    disk::Injected,
+    identity::{Device, GROUP, World, unique},
     soon,
 };
 use tokio::net::TcpStream;
@@ -26,12 +27,27 @@ use tokio::net::TcpStream;
 /// What writes are made of.
 const WRITES: &str = "pwrite64,ftruncate,fsync,fdatasync";
 const DISK: &str = "12m";
+/// For a document that is more than a log, the log, and what the document is compacted to.
+const LARGE_DISK: &str = "64m";
 
 /// Somebody else who has a database to themselves until this is dropped.
 fn locked(path: &Path, how: &str) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch(&format!("BEGIN {how}")).unwrap();
     connection
+}
+
+/// Has system calls fail that are about the file of the group, and not about its log.
+async fn fail_at_group(server: &Server, calls: &str) -> Injected {
+    let file = format!("data/groups/{}.db", server.group);
+    let path = server.folder().join(file);
+    let disk = server.disk();
+    disk.fail_at(server.pid(), &path, calls, "EIO").await
+}
+
+/// A text after which the log is put into its file: longer than 500 pages of 4 KiB, and as long when it is deflated.
+fn more_than_a_log() -> String {
+    (0..(2_200_000 / 32)).map(|_| unique()).collect()
 }
 
 #[tokio::test]
@@ -114,6 +130,66 @@ async fn after_an_fsync_that_failed_nothing_is_acknowledged_until_a_restart() {
     let mut writer = Client::join(&server.url, "writer").await;
     note.state = automerge::sync::State::new();
     writer.push(&mut note).await;
+}
+
+/// SQLite would do it by itself, and keep to itself that it failed.
+#[tokio::test]
+async fn after_an_fsync_of_the_file_behind_the_log_that_failed_nothing_is_acknowledged_either() {
+    let mut server = Server::start_on_disk(LARGE_DISK, "", vec![]).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+    let failing = fail_at_group(&server, "fsync,fdatasync").await;
+    // it is on disk, in the log
+    writer.edit(&mut note, &more_than_a_log()).await;
+    server
+        .has_logged("nothing more is written until a restart")
+        .await;
+    failing.end().await;
+    let acknowledged = note.doc.get_heads();
+    note.edit("nobody knows what the file holds");
+    writer.sync(&mut note).await;
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFailed"), "{body}");
+    let mut reader = Client::join(&server.url, "reader").await;
+    let read = reader.pull(note.id).await.unwrap();
+    assert_eq!(read.doc.get_heads(), acknowledged);
+    assert!(!note.is_acknowledged());
+    let log = server.stderr();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+
+    server.terminate().await;
+    let server = server.start_again().await;
+    server.has_health(200).await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    let read = reader.pull(note.id).await.unwrap();
+    assert_eq!(read.doc.get_heads(), acknowledged);
+    let mut writer = Client::join(&server.url, "writer").await;
+    note.state = automerge::sync::State::new();
+    writer.push(&mut note).await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_put_into_its_file_is_said_once_takes_writes_and_is_tried_until_it_can()
+ {
+    let mut server = Server::start_on_disk(LARGE_DISK, "", vec![]).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+    let failing = fail_at_group(&server, "pwrite64").await;
+    writer.edit(&mut note, &more_than_a_log()).await;
+    server.has_logged("cannot write").await;
+    for edit in 0..3 {
+        writer.edit(&mut note, &edit.to_string()).await;
+        let body = server.has_health(503).await;
+        assert!(body.contains("StorageFailed"), "{body}");
+    }
+    failing.end().await;
+    server.has_health(200).await;
+    server.has_logged("writes are stored again").await;
+    let log = server.stderr();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+    assert_eq!(log.matches("stored again").count(), 1, "{log}");
 }
 
 #[tokio::test]

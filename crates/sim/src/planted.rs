@@ -75,7 +75,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "loses-the-queue-at-eviction",
         Bug::LosesTheQueueAtEviction,
-        35,
+        1134,
         &[Checker::Convergent],
     ),
     planted(
@@ -105,7 +105,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "keeps-every-orphan",
         Bug::KeepsEveryOrphan,
-        8,
+        120,
         &[Checker::Bounded],
     ),
     planted(

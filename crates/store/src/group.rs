@@ -90,7 +90,8 @@ impl GroupStore {
             settings,
             health_writer.clone(),
             sink.clone(),
-        );
+        )
+        .map_err(|error| failed(error.into()))?;
         let reading = connect_readonly(path, settings.cache_kib).map_err(failed)?;
         let reader = Reader::new(reading, path, health_writer, sink.clone());
         Ok(Self {

@@ -5,11 +5,15 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use engine::planted::{Bug, is_planted};
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, hooks::Wal};
 use rustix::fs::{Access, access};
 
 use crate::error::OpenProblem;
@@ -19,7 +23,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a log grows before it is put into its file, in pages of 4 KiB. From then on it is overwritten from its
 /// beginning: a commit that does not make a file longer waits for the disk once, and not twice.
-const CHECKPOINT_PAGES: u32 = if cfg!(feature = "simulator") { 64 } else { 500 };
+pub(crate) const CHECKPOINT_PAGES: u32 = if cfg!(feature = "simulator") { 64 } else { 500 };
 
 /// Whose files they are.
 #[derive(Debug, Clone, Copy)]
@@ -92,11 +96,25 @@ pub(crate) fn connect(disk: Disk, path: &Path, cache_kib: u32) -> Result<Connect
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // until it is measured
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
     keep_statements(&connection)?;
     Ok(connection)
+}
+
+/// Has a connection say after each commit how many pages its log has. It then does not take the log over of itself any
+/// more: SQLite would do it within the commit, and tell nobody that it failed.
+pub(crate) fn measure_log(
+    connection: &mut Connection,
+    log_pages: &Arc<AtomicU32>,
+) -> rusqlite::Result<()> {
+    let log_pages = Arc::clone(log_pages);
+    connection.wal_hook(Some(move |_: &mut Wal, pages| {
+        log_pages.store(u32::try_from(pages).unwrap_or_default(), Ordering::Relaxed);
+        Ok(())
+    }))
 }
 
 /// A connection that has its file to itself, and so needs no memory that it would share with others.

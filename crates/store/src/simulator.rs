@@ -43,7 +43,11 @@ impl SteppedStore {
             settings,
             health_writer.clone(),
             Arc::new(drop),
-        );
+        )
+        .map_err(|error| OpenError {
+            path: path.to_owned(),
+            problem: error.into(),
+        })?;
         Ok(Self {
             writer,
             path: path.to_owned(),
@@ -52,9 +56,11 @@ impl SteppedStore {
         })
     }
 
-    /// Has these written, as one group commit.
+    /// Has these written, as one group commit, and the log taken over if it is long enough.
     pub fn commit(&mut self, writes: &[(Ticket, Write)]) -> Vec<Completion> {
-        self.writer.commit(writes)
+        let completions = self.writer.commit(writes);
+        self.writer.checkpoint_if_due();
+        completions
     }
 
     /// Answers a question.

@@ -2,10 +2,16 @@
 //!
 //! It takes all that waits, carries it out in one transaction, and reports once the commit is on disk: a commit
 //! costs one fsync, whoever shares it. While a commit is under way the next one gathers.
+//!
+//! It also takes the log over into the file, once the log is long enough and everybody has their answers.
 
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::Duration,
 };
 
@@ -13,13 +19,13 @@ use engine::{
     Ticket,
     storage::{Answer, Fault, Write, WriteAction},
 };
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, config::DbConfig, ffi};
 use tracing::{error, info};
 
 use crate::{
     group::{Completion, GroupSettings, Sink},
     health::{Health, HealthWriter},
-    open::{Disk, connect, now_ms},
+    open::{CHECKPOINT_PAGES, Disk, connect, measure_log, now_ms},
     write::{Written, write},
 };
 
@@ -43,6 +49,8 @@ pub(crate) struct Writer {
     settings: GroupSettings,
     health: HealthWriter,
     sink: Sink,
+    /// How long the log was after the last commit, or nothing if it has been taken over since.
+    log_pages: Arc<AtomicU32>,
     /// An fsync has failed: what the kernel then keeps and what the disk holds may differ for good, and no later
     /// fsync tells. Nothing more is written in this run.
     stopped: bool,
@@ -50,22 +58,25 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(
-        connection: Connection,
+        mut connection: Connection,
         disk: Disk,
         path: &Path,
         settings: GroupSettings,
         health: HealthWriter,
         sink: Sink,
-    ) -> Self {
-        Self {
+    ) -> rusqlite::Result<Self> {
+        let log_pages = Arc::default();
+        measure_log(&mut connection, &log_pages)?;
+        Ok(Self {
             connection,
             disk,
             path: path.to_owned(),
             settings,
             health,
             sink,
+            log_pages,
             stopped: false,
-        }
+        })
     }
 
     /// Writes until nobody can submit any more.
@@ -94,6 +105,7 @@ impl Writer {
             let rest = requests.split_off(requests.len().min(COMMIT_WRITES_MAX));
             let completions = self.commit(&requests);
             (self.sink)(completions);
+            self.checkpoint_if_due();
             requests = rest;
         }
     }
@@ -105,7 +117,10 @@ impl Writer {
         }
         match self.transact(requests) {
             Ok(completions) => {
-                self.is_well();
+                // whether all is well, the log then says
+                if !self.is_checkpoint_due() {
+                    self.is_well();
+                }
                 completions
             }
             Err(error) => {
@@ -163,6 +178,32 @@ impl Writer {
         Ok(completions)
     }
 
+    /// Takes the log over into the file if it is long enough.
+    pub(crate) fn checkpoint_if_due(&mut self) {
+        if self.stopped || !self.is_checkpoint_due() {
+            return;
+        }
+        match self.checkpoint() {
+            Ok(()) => self.is_well(),
+            Err(error) => {
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        self.log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES
+    }
+
+    /// What somebody still reads stays in the log until another time, and is no failure.
+    fn checkpoint(&self) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+            .query_row([], |_| Ok(()))?;
+        self.log_pages.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Finds out whose fault it was, says so if it is new, and sees to it that the next write finds a sound
     /// connection.
     fn failed(&mut self, error: &rusqlite::Error) -> Fault {
@@ -177,6 +218,9 @@ impl Writer {
             code,
             Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
         );
+        if self.stopped {
+            self.keep_log();
+        }
         let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull) && !self.stopped;
         let (health, fault) = if is_full {
             (Health::Full, Fault::Full)
@@ -200,20 +244,36 @@ impl Writer {
         fault
     }
 
+    /// Has the log stay when the connection is closed. It may hold the only copy of what an fsync has lost, and closing
+    /// would take it over from where the last checkpoint left off, and remove it.
+    fn keep_log(&self) {
+        let how = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        if let Err(error) = self.connection.set_db_config(how, true) {
+            error!("{}: cannot keep the log ({error})", self.path.display());
+        }
+    }
+
     fn is_well(&self) {
         if self.health.set(Health::Good) != Health::Good {
             info!("{}: writes are stored again", self.path.display());
         }
     }
 
-    /// Whether the disk takes more than a little.
+    /// Whether the disk takes more than a little. The log comes first: each try makes it longer as long as it cannot be
+    /// taken over.
     pub(crate) fn probe(&mut self) {
         let probe = |value: &str, bytes: i64, connection: &Connection| {
             connection.execute(value, [bytes]).map(drop)
         };
         let fill = "UPDATE properties SET value = hex(zeroblob(?1 / 2)) WHERE name = 'probe'";
         let clear = "UPDATE properties SET value = '' WHERE name = 'probe' AND ?1 = 0";
-        let outcome = probe(fill, PROBE_BYTES, &self.connection)
+        let log = if self.is_checkpoint_due() {
+            self.checkpoint()
+        } else {
+            Ok(())
+        };
+        let outcome = log
+            .and_then(|()| probe(fill, PROBE_BYTES, &self.connection))
             .and_then(|()| probe(clear, 0, &self.connection));
         match outcome {
             Ok(()) => self.is_well(),
@@ -234,7 +294,9 @@ impl Writer {
         #[cfg(feature = "simulator")]
         self.let_go();
         // if there is none to be had, the old one fails again, and that is said
-        if let Ok(connection) = connect(self.disk, &self.path, self.settings.cache_kib) {
+        if let Ok(mut connection) = connect(self.disk, &self.path, self.settings.cache_kib)
+            && measure_log(&mut connection, &self.log_pages).is_ok()
+        {
             self.connection = connection;
         }
     }
@@ -285,7 +347,7 @@ fn refuse(requests: &[Request], fault: Fault) -> Vec<Completion> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::fs;
 
     use engine::{
         ChangeHash, DocumentId,
@@ -294,7 +356,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{health::health, schema};
+    use crate::{health::health, open::connect_readonly, schema};
 
     fn writer(folder: &TempDir) -> Writer {
         let path = folder.path().join("group.db");
@@ -308,6 +370,7 @@ mod tests {
             health().0,
             Arc::new(drop),
         )
+        .unwrap()
     }
 
     fn append(document: u8, number: u64, length: usize) -> Request {
@@ -389,6 +452,41 @@ mod tests {
             [Err(Fault::Failed)]
         );
         assert_eq!(writer.health.get(), Health::Failed);
+        // not even when it is closed: the log may hold the only copy
+        let log = folder.path().join("group.db-wal");
+        let (before, file) = (fs::read(&log).unwrap(), fs::read(&writer.path).unwrap());
+        drop(writer);
+        assert_eq!(fs::read(&log).unwrap(), before);
+        assert_eq!(fs::read(folder.path().join("group.db")).unwrap(), file);
+    }
+
+    #[test]
+    fn what_somebody_reads_stays_in_the_log_until_they_are_done_and_no_fault_is_seen_in_that() {
+        let folder = TempDir::new().unwrap();
+        let mut writer = writer(&folder);
+        let stored = [Ok(Answer::Stored)];
+        assert_eq!(outcomes(&mut writer, &[append(1, 0, 10)]), stored);
+        let reader = connect_readonly(&writer.path, 256).unwrap();
+        let reading = reader.unchecked_transaction().unwrap();
+        let documents = |connection: &Connection| -> i64 {
+            let count = "SELECT count(*) FROM documents";
+            connection.query_row(count, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(documents(&reading), 1);
+
+        let long = CHECKPOINT_PAGES as usize * 4_096;
+        assert_eq!(outcomes(&mut writer, &[append(2, 0, long)]), stored);
+        let length = |file: &str| fs::metadata(folder.path().join(file)).unwrap().len();
+        writer.checkpoint_if_due();
+        assert_eq!(writer.health.get(), Health::Good);
+        assert!(length("group.db") < long as u64);
+        assert_eq!(documents(&reading), 1);
+
+        drop(reading);
+        assert_eq!(outcomes(&mut writer, &[append(3, 0, 10)]), stored);
+        writer.checkpoint_if_due();
+        assert!(length("group.db") > long as u64);
+        assert_eq!(documents(&reader), 3);
     }
 
     #[test]

@@ -127,13 +127,25 @@ impl Disk {
         self.inject(pid, calls, &format!("error={error}")).await
     }
 
+    /// The same, for those that are about one file.
+    pub async fn fail_at(&self, pid: u32, path: &Path, calls: &str, error: &str) -> Injected {
+        let path = path.to_str().unwrap();
+        self.trace(pid, calls, &format!("error={error}"), &["-P", path])
+            .await
+    }
+
     /// Has something happen at system calls of a process and of those that it starts, in the words of strace, until it
     /// is ended.
     pub async fn inject(&self, pid: u32, calls: &str, what: &str) -> Injected {
+        self.trace(pid, calls, what, &[]).await
+    }
+
+    async fn trace(&self, pid: u32, calls: &str, what: &str, which: &[&str]) -> Injected {
         let mut strace = self
             .command("strace")
             .args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")])
             .args(["-e", &format!("inject={calls}:{what}")])
+            .args(which)
             .args(["-p", &pid.to_string()])
             .stderr(Stdio::piped())
             .kill_on_drop(true)
