@@ -38,11 +38,11 @@ fn locked(path: &Path, how: &str) -> Connection {
 }
 
 /// Has system calls fail that are about the file of the group, and not about its log.
-async fn fail_at_group(server: &Server, calls: &str) -> Injected {
+async fn fail_at_group(server: &Server, calls: &str, error: &str) -> Injected {
     let file = format!("data/groups/{}.db", server.group);
     let path = server.folder().join(file);
     let disk = server.disk();
-    disk.fail_at(server.pid(), &path, calls, "EIO").await
+    disk.fail_at(server.pid(), &path, calls, error).await
 }
 
 /// A text after which the log is put into its file: longer than 500 pages of 4 KiB, and as long when it is deflated.
@@ -139,7 +139,7 @@ async fn after_an_fsync_of_the_file_behind_the_log_that_failed_nothing_is_acknow
     let mut writer = Client::join(&server.url, "writer").await;
     let mut note = Replica::new("writer", "before");
     writer.push(&mut note).await;
-    let failing = fail_at_group(&server, "fsync,fdatasync").await;
+    let failing = fail_at_group(&server, "fsync,fdatasync", "EIO").await;
     // it is on disk, in the log
     writer.edit(&mut note, &more_than_a_log()).await;
     server
@@ -176,7 +176,7 @@ async fn a_log_that_cannot_be_put_into_its_file_is_said_once_takes_writes_and_is
     let mut writer = Client::join(&server.url, "writer").await;
     let mut note = Replica::new("writer", "before");
     writer.push(&mut note).await;
-    let failing = fail_at_group(&server, "pwrite64").await;
+    let failing = fail_at_group(&server, "pwrite64", "EIO").await;
     writer.edit(&mut note, &more_than_a_log()).await;
     server.has_logged("cannot write").await;
     for edit in 0..3 {
@@ -190,6 +190,33 @@ async fn a_log_that_cannot_be_put_into_its_file_is_said_once_takes_writes_and_is
     let log = server.stderr();
     assert_eq!(log.matches("ERROR").count(), 1, "{log}");
     assert_eq!(log.matches("stored again").count(), 1, "{log}");
+}
+
+/// Health was 503 until somebody read again.
+#[tokio::test]
+async fn a_passing_error_of_reading_is_over_in_time_though_whoever_asked_is_gone() {
+    let mut server = Server::start_on_disk(DISK, "", vec![]).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+    // then nothing of it is in memory
+    server.terminate().await;
+    let mut server = server.start_again().await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    // what a device says that does not answer in time; EIO, which may come of a bad sector, SQLite takes for damage
+    let failing = fail_at_group(&server, "pread64", "ETIMEDOUT").await;
+    reader.sync(&mut Replica::empty(note.id, "reader")).await;
+    server.has_logged("cannot read a document").await;
+    drop(reader);
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFailed"), "{body}");
+    failing.end().await;
+    server.has_health(200).await;
+    server.has_logged("can be read again").await;
+    let log = server.stderr();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+    let mut reader = Client::join(&server.url, "reader").await;
+    assert_eq!(reader.pull(note.id).await.unwrap().value(), note.value());
 }
 
 #[tokio::test]

@@ -73,6 +73,11 @@ impl HealthWriter {
         self.0.damaged.store(true, Ordering::Relaxed);
     }
 
+    /// Whether that has been said.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.0.damaged.load(Ordering::Relaxed)
+    }
+
     /// Says whether the last read came to something.
     pub(crate) fn set_reading_failed(&self, failed: bool) {
         self.0.reading_failed.store(failed, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc::Receiver,
+    sync::mpsc::{Receiver, RecvTimeoutError},
 };
 
 use engine::{
@@ -10,12 +10,13 @@ use engine::{
     storage::{Answer, Fault, Read},
 };
 use rusqlite::{Connection, ErrorCode};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::{
     group::{Completion, Sink},
     health::HealthWriter,
     read::read,
+    writer::PROBE_EVERY,
 };
 
 /// Bytes beyond which answers are handed over before the next question is looked at.
@@ -28,6 +29,8 @@ pub(crate) struct Reader {
     path: PathBuf,
     health: HealthWriter,
     sink: Sink,
+    /// What could not be read, and may be read another time.
+    failed: Option<Read>,
 }
 
 impl Reader {
@@ -42,29 +45,65 @@ impl Reader {
             path: path.to_owned(),
             health,
             sink,
+            failed: None,
         }
     }
 
     /// Answers until nobody can ask any more.
-    pub(crate) fn run(self, queue: &Receiver<Vec<(Ticket, Read)>>) {
-        while let Ok(first) = queue.recv() {
-            let mut bytes = 0;
-            let mut completions = vec![];
-            for (ticket, question) in first.into_iter().chain(queue.try_iter().flatten()) {
-                let outcome = self.answer(&question);
-                bytes += ANSWER_BYTES + outcome.as_ref().map_or(0, weight);
-                completions.push(Completion { ticket, outcome });
-                if bytes > ROUND_BYTES {
-                    bytes = 0;
-                    (self.sink)(std::mem::take(&mut completions));
-                }
+    pub(crate) fn run(mut self, queue: &Receiver<Vec<(Ticket, Read)>>) {
+        loop {
+            let first = if self.failed.is_some() {
+                queue.recv_timeout(PROBE_EVERY)
+            } else {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match first {
+                Ok(first) => self.serve(first, queue),
+                Err(RecvTimeoutError::Timeout) => self.probe(),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            (self.sink)(completions);
         }
     }
 
-    fn answer(&self, question: &Read) -> Result<Answer, Fault> {
-        answer(&self.connection, &self.path, &self.health, question)
+    fn serve(&mut self, first: Vec<(Ticket, Read)>, queue: &Receiver<Vec<(Ticket, Read)>>) {
+        let mut bytes = 0;
+        let mut completions = vec![];
+        for (ticket, question) in first.into_iter().chain(queue.try_iter().flatten()) {
+            let outcome = self.answer(&question);
+            bytes += ANSWER_BYTES + outcome.as_ref().map_or(0, weight);
+            completions.push(Completion { ticket, outcome });
+            if bytes > ROUND_BYTES {
+                bytes = 0;
+                (self.sink)(std::mem::take(&mut completions));
+            }
+        }
+        (self.sink)(completions);
+    }
+
+    fn answer(&mut self, question: &Read) -> Result<Answer, Fault> {
+        let outcome = answer(&self.connection, &self.path, &self.health, question);
+        // what is damaged does not mend itself
+        let may_pass = outcome.is_err() && !self.health.is_damaged();
+        self.failed = may_pass.then_some(*question);
+        outcome
+    }
+
+    /// Whether that which failed can be read by now. Who asked for it may be gone, and then nobody else finds out.
+    fn probe(&mut self) {
+        let Some(question) = self.failed else { return };
+        match read(&self.connection, &question) {
+            Ok(_) => {
+                self.failed = None;
+                self.health.set_reading_failed(false);
+                info!("{}: documents can be read again", self.path.display());
+            }
+            Err(error) if is_damage(&error) => {
+                self.failed = None;
+                failed(&self.path, &self.health, &question, &error);
+            }
+            // that has been said
+            Err(_) => {}
+        }
     }
 }
 
@@ -78,13 +117,21 @@ pub(crate) fn answer(
     let outcome = read(connection, question);
     health.set_reading_failed(outcome.is_err());
     outcome.map_err(|error| {
-        let (file, document) = (path.display(), question.document);
-        error!(doc.id = %document, "{file}: cannot read a document ({error})");
-        if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
-            health.set_damaged();
-        }
+        failed(path, health, question, &error);
         Fault::Failed
     })
+}
+
+fn failed(path: &Path, health: &HealthWriter, question: &Read, error: &rusqlite::Error) {
+    let (file, document) = (path.display(), question.document);
+    error!(doc.id = %document, "{file}: cannot read a document ({error})");
+    if is_damage(error) {
+        health.set_damaged();
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
 fn weight(answer: &Answer) -> usize {

@@ -34,7 +34,7 @@ const COMMIT_WRITES_MAX: usize = 4_096;
 /// Bytes beyond which a commit gathers no more.
 const COMMIT_BYTES: usize = 8 << 20;
 /// How often the disk is tried while it refuses.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How much room there must be for the storage to be well again, in bytes.
 const PROBE_BYTES: i64 = 64 << 10;
 /// After so many writes in a row that fail alone, the rest of their commit is refused unseen.
