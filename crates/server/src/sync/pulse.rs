@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -27,6 +27,8 @@ struct Beat {
     started: Instant,
     /// Since then, in milliseconds.
     last_ms: AtomicU64,
+    /// Whether nobody listens just now, for a reason of ours.
+    is_excused: AtomicBool,
 }
 
 impl Pulse {
@@ -35,6 +37,7 @@ impl Pulse {
         Self(Arc::new(Beat {
             started,
             last_ms: AtomicU64::new(0),
+            is_excused: AtomicBool::new(false),
         }))
     }
 
@@ -49,8 +52,20 @@ impl Pulse {
         }
     }
 
+    /// Waits for something of ours, during which nobody listens: the other end cannot be silent meanwhile.
+    pub(super) async fn excuse<T>(&self, ours: impl Future<Output = T>) -> T {
+        self.0.is_excused.store(true, Ordering::Relaxed);
+        let outcome = ours.await;
+        self.0.is_excused.store(false, Ordering::Relaxed);
+        self.beat();
+        outcome
+    }
+
     /// When the last sign of life came.
     pub(super) fn last(&self) -> Instant {
+        if self.0.is_excused.load(Ordering::Relaxed) {
+            return Instant::now();
+        }
         self.0.started + Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed))
     }
 

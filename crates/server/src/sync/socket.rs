@@ -89,7 +89,7 @@ where
     let end = tokio::select! {
         biased;
         end = write(&mut outgoing, connection, mailbox, outbox) => end,
-        end = read(&mut incoming, connection, mailbox, &signs, &mut goodbye) => end,
+        end = read(&mut incoming, &pulse, connection, mailbox, &signs, &mut goodbye) => end,
         () = watch(&pulse, &signs) => End::Silence,
         () = ending.overdue() => End::Cut,
     };
@@ -137,6 +137,7 @@ where
 /// Reads until there is nothing more to read; what a peer says that closes is left in `goodbye`, to be said back.
 async fn read<S>(
     incoming: &mut Incoming<S>,
+    pulse: &Pulse,
     connection: ConnectionId,
     mailbox: &Mailbox,
     signs: &SignsOfLife,
@@ -147,7 +148,9 @@ where
 {
     while let Some(received) = incoming.next().await {
         match received {
-            Ok(Received::Binary(frame)) => mailbox.frame(connection, frame).await,
+            Ok(Received::Binary(frame)) => {
+                pulse.excuse(mailbox.frame(connection, frame)).await;
+            }
             Ok(Received::Ping(payload)) => signs.pong(payload),
             Ok(Received::Pong) => {}
             Ok(Received::Close(payload)) => {
@@ -418,5 +421,29 @@ mod tests {
             });
         };
         assert!(lives_on(closed_and_cut).await < Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_frame_finds_no_room_is_not_silent() {
+        // nobody takes anything out of it
+        let ((mailbox, _letters), (_group, mut reader)) = (unattended(), outbox());
+        let (ours, theirs) = duplex(1 << 10);
+        let (mut incoming, mut outgoing) = tokio::io::split(theirs);
+        let reading = tokio::spawn(async move {
+            let mut buffer = [0; 100];
+            while let Ok(1..) = incoming.read(&mut buffer).await {}
+        });
+        let writing = tokio::spawn(async move {
+            // binary frames of a byte, masked with zeros, without end
+            while outgoing
+                .write_all(&[0x82, 0x81, 0, 0, 0, 0, 7])
+                .await
+                .is_ok()
+            {}
+        });
+        let lived = run(ours, &[], ConnectionId(1), &mailbox, &mut reader);
+        assert!(timeout(DEAD_AFTER * 3, lived).await.is_err(), "it is open");
+        reading.abort();
+        writing.abort();
     }
 }
