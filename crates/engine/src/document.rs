@@ -208,6 +208,7 @@ impl Document {
         if let Some((_, readers)) = &mut self.whole {
             readers.retain(|reader| *reader != connection);
         }
+        outlet.has_read_for(connection, self.id);
         self.settle_requests(outlet);
     }
 

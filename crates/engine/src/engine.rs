@@ -387,6 +387,17 @@ impl Turn<'_> {
             return;
         };
         peer.congested = false;
+        self.catch_up(connection);
+    }
+
+    /// Serves a connection what was held back for it, if it may be sent more now.
+    fn catch_up(&mut self, connection: ConnectionId) {
+        let Some(peer) = self.engine.peers.get_mut(&connection) else {
+            return;
+        };
+        if peer.has_enough() {
+            return;
+        }
         for id in std::mem::take(&mut peer.held_back) {
             self.with_known(id, |document, outlet| {
                 document.respond(connection, vec![], outlet)
@@ -627,6 +638,7 @@ impl Turn<'_> {
                 }
                 Wish::Retry => self.retry_later(id),
                 Wish::Created => self.announce_new(id),
+                Wish::CatchUp(connection) => self.catch_up(connection),
             }
         }
     }

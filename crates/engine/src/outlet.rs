@@ -58,6 +58,8 @@ pub(crate) enum Wish {
     Retry,
     /// It exists now, and did not before.
     Created,
+    /// Have this connection served what was held back for it.
+    CatchUp(ConnectionId),
 }
 
 /// The last two connections that were opened, and when. A device that reconnects sends its new documents right away,
@@ -155,10 +157,46 @@ impl Outlet<'_> {
         let Some(peer) = self.peers.get_mut(&connection) else {
             return true;
         };
-        if peer.congested {
+        let waits = peer.has_enough();
+        if waits {
             peer.held_back.insert(document);
         }
-        peer.congested
+        waits
+    }
+
+    /// Has so many bytes of a document read for a connection.
+    pub(crate) fn read_for(
+        &mut self,
+        connection: ConnectionId,
+        document: DocumentId,
+        what: ReadWhat,
+        bytes: u64,
+    ) -> Ticket {
+        self.joins_reading(connection, document, bytes);
+        self.read(document, what)
+    }
+
+    /// What is being read of a document for another connection is for this one too.
+    pub(crate) fn joins_reading(
+        &mut self,
+        connection: ConnectionId,
+        document: DocumentId,
+        bytes: u64,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.reads(document, bytes);
+        }
+    }
+
+    /// What was being read of a document for a connection is there, or not wanted any more.
+    pub(crate) fn has_read_for(&mut self, connection: ConnectionId, document: DocumentId) {
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        peer.has_read(document);
+        if !peer.has_enough() && !peer.held_back.is_empty() {
+            self.wishes.push(Wish::CatchUp(connection));
+        }
     }
 
     /// Sends a sync message, if the session may read. What several are sent is encoded once.

@@ -1,11 +1,12 @@
 //! One connection: its handshake, its name, what it has open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     access::{Access, Session},
     effect::Refusal,
     ids::DocumentId,
+    limits::READING_BYTES_MAX,
     wire::HeadsEncoding,
 };
 
@@ -23,6 +24,9 @@ pub(crate) struct Peer {
     pub(crate) congested: bool,
     /// Documents that have something for it once it has caught up.
     pub(crate) held_back: BTreeSet<DocumentId>,
+    /// What is being read for it, in bytes, and the sum.
+    reading: BTreeMap<DocumentId, u64>,
+    reading_bytes: u64,
 }
 
 /// How far the handshake is.
@@ -41,7 +45,26 @@ impl Peer {
             heads_encoding: None,
             congested: false,
             held_back: BTreeSet::new(),
+            reading: BTreeMap::new(),
+            reading_bytes: 0,
         }
+    }
+
+    /// Whether it is to be sent no more for now: its socket is full, or will be by what is being read for it.
+    pub(crate) fn has_enough(&self) -> bool {
+        self.congested || self.reading_bytes > READING_BYTES_MAX
+    }
+
+    /// So many bytes of a document are being read for it.
+    pub(crate) fn reads(&mut self, document: DocumentId, bytes: u64) {
+        self.has_read(document);
+        self.reading.insert(document, bytes);
+        self.reading_bytes += bytes;
+    }
+
+    /// What was being read of a document is there.
+    pub(crate) fn has_read(&mut self, document: DocumentId) {
+        self.reading_bytes -= self.reading.remove(&document).unwrap_or_default();
     }
 
     /// The name it joined with; empty before that.

@@ -10,7 +10,9 @@ mod world;
 
 use automerge::{Automerge, sync::SyncDoc};
 use bytes::Bytes;
-use engine::{Access, Announce, ChangeHash, Input, Settings, storage::Fault};
+use engine::{
+    Access, Announce, ChangeHash, Input, Settings, limits::READING_BYTES_MAX, storage::Fault,
+};
 use minicbor::Encoder;
 use world::{
     Client, Dice, Received, World, document, frame, message_of, ours, settings, sync_frame, talk,
@@ -790,4 +792,77 @@ fn who_has_caught_up_while_the_graph_is_read_for_another_gets_the_document() {
     talk(&mut world, &mut clients);
     assert_eq!(clients[0].heads(), clients[1].heads());
     assert_eq!(clients[0].heads(), clients[2].heads());
+}
+
+#[test]
+fn who_asks_for_many_documents_at_once_is_read_some_and_the_others_once_those_are_there() {
+    const COUNT: u8 = 20;
+    let mut world = World::new(settings());
+    let mut dice = Dice(1);
+    let value: String = (0..(1 << 17))
+        .map(|_| format!("{:016x}", dice.roll()))
+        .collect();
+    // others have them open
+    for n in 0..COUNT {
+        let mut writer = Client::new("writer", document(n));
+        writer.edit("new");
+        writer.connect(&mut world);
+        talk(&mut world, std::slice::from_mut(&mut writer));
+        // longer than an index waits for quiet
+        world.pass_ms(300);
+        write(&mut world, &mut writer, &value);
+    }
+    // and longer than a snapshot does
+    world.pass_ms(400);
+    world.settle();
+    let document_bytes = {
+        let stored = &world.store.documents[&document(0)].chunks;
+        stored.iter().map(|chunk| chunk.bytes.len()).sum::<usize>()
+    };
+    // a new device, which says what it wants before it takes anything
+    let connection = world.connect("device", Access::Write);
+    let mut devices: Vec<_> = (0..COUNT)
+        .map(|n| Client::new("device", document(n)))
+        .collect();
+    for device in &mut devices {
+        device.connection = Some(connection);
+        device.send(&mut world);
+    }
+    let reads = world.asked.len();
+    let most = READING_BYTES_MAX as usize / document_bytes + 1;
+    assert!((2..=most).contains(&reads), "{reads} of at most {most}");
+
+    // and takes what comes when nothing more does; its socket is full meanwhile
+    let (mut waiting_most, mut is_congested) = (0, false);
+    while devices.iter().any(|device| device.heads().is_empty()) {
+        world.store_some(1);
+        // what has waited for a document has its turn
+        world.pass_ms(0);
+        let sent = world.sent.get(&connection).into_iter().flatten();
+        let waiting: usize = sent.map(|received| received.data.len()).sum();
+        waiting_most = waiting_most.max(waiting);
+        if waiting > 256 << 10 && !is_congested {
+            is_congested = true;
+            world.input(Input::Congested { connection });
+        }
+        if !world.asked.is_empty() {
+            continue;
+        }
+        for received in world.sent.remove(&connection).unwrap_or_default() {
+            let of = |device: &&mut Client| device.id.to_string() == received.document;
+            let device = devices.iter_mut().find(of).unwrap();
+            let message = received.sync_message();
+            device
+                .doc
+                .receive_sync_message(&mut device.state, message)
+                .unwrap();
+            device.send(&mut world);
+        }
+        is_congested = false;
+        world.input(Input::Drained { connection });
+    }
+    assert!(waiting_most < (READING_BYTES_MAX as usize) + 2 * document_bytes);
+    for device in &devices {
+        assert!(device.value().as_ref() == Some(&value), "{}", device.id);
+    }
 }

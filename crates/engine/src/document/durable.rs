@@ -195,6 +195,9 @@ impl Document {
         let Some((_, readers)) = self.whole.take() else {
             return;
         };
+        for reader in &readers {
+            outlet.has_read_for(*reader, self.id);
+        }
         let Ok(Answer::Chunks {
             meta: Some(meta),
             chunks,
@@ -212,6 +215,7 @@ impl Document {
     }
 
     fn part_read(&mut self, part: Part, answer: Result<Answer, Fault>, outlet: &mut Outlet<'_>) {
+        outlet.has_read_for(part.connection, self.id);
         match answer {
             Ok(Answer::Chunks { chunks, .. }) => self.serve_parts(part, &chunks, outlet),
             _ => refuse(part.connection, outlet),

@@ -165,7 +165,8 @@ impl Document {
         }
         peer.served = Served::FromDisk;
         let heads = hot.graph.heads_below(through);
-        let ticket = outlet.read(self.id, ReadWhat::Chunks { from, until });
+        let what = ReadWhat::Chunks { from, until };
+        let ticket = outlet.read_for(connection, self.id, what, LAG_MESSAGE_BYTES_MAX as u64);
         self.parts.push((
             ticket,
             Part {
@@ -209,14 +210,18 @@ impl Document {
             return;
         }
         peer.served = Served::FromDisk;
+        let bytes = self.meta.snapshot_bytes + self.meta.tail_bytes;
         match &mut self.whole {
-            Some((_, readers)) => readers.push(connection),
+            Some((_, readers)) => {
+                readers.push(connection);
+                outlet.joins_reading(connection, self.id, bytes);
+            }
             None => {
                 let what = ReadWhat::Chunks {
                     from: 0,
                     until: u64::MAX,
                 };
-                let ticket = outlet.read(self.id, what);
+                let ticket = outlet.read_for(connection, self.id, what, bytes);
                 self.whole = Some((ticket, vec![connection]));
             }
         }
