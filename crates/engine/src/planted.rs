@@ -36,6 +36,8 @@ pub enum Bug {
     ReplaysATicket,
     /// What waits of a peer that leaves goes, and is still counted.
     MiscountsTheQueue,
+    /// A snapshot is taken for the last chunk that it has replaced.
+    TakesASnapshotForAChunk,
     /// What happens depends on what happened in another run.
     RemembersOtherRuns,
 }

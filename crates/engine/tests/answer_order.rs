@@ -128,4 +128,10 @@ fn a_graph_that_was_read_before_a_snapshot_was_stored_and_comes_after_it_serves_
     let mut clients = [writer, reader];
     talk(&mut world, &mut clients);
     assert_eq!(clients[0].heads(), clients[1].heads());
+    let done = world.jobs_done;
+    for _ in 0..30 {
+        world.pass_ms(5_000);
+        talk(&mut world, &mut clients);
+    }
+    assert_eq!(world.jobs_done, done, "it is not compacted again and again");
 }

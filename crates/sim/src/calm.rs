@@ -121,7 +121,8 @@ impl World {
         let is_idle = |group: &crate::server::Group| {
             group.writes.is_empty()
                 && group.reads.is_empty()
-                && group.answers.is_empty()
+                && group.committed.is_empty()
+                && group.read.is_empty()
                 && group.jobs.is_empty()
         };
         let groups = self.server.iter().flat_map(|server| &server.groups);
@@ -140,7 +141,7 @@ impl World {
                 group.file,
                 group.writes.len(),
                 group.reads.len(),
-                group.answers.len(),
+                group.committed.len() + group.read.len(),
                 group.jobs.len()
             );
         }

@@ -63,7 +63,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "drops-orphans-at-restart",
         Bug::DropsOrphansAtRestart,
-        1,
+        2,
         &[Checker::Convergent],
     ),
     planted(
@@ -75,7 +75,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "loses-the-queue-at-eviction",
         Bug::LosesTheQueueAtEviction,
-        1134,
+        1071,
         &[Checker::Convergent],
     ),
     planted(
@@ -99,13 +99,13 @@ pub const ALL: &[Planted] = &[
     planted(
         "allows-a-sequence-number-twice",
         Bug::AllowsASequenceNumberTwice,
-        1,
+        7,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
         "keeps-every-orphan",
         Bug::KeepsEveryOrphan,
-        120,
+        4,
         &[Checker::Bounded],
     ),
     planted(
@@ -125,6 +125,12 @@ pub const ALL: &[Planted] = &[
         Bug::ReplaysATicket,
         0,
         &[Checker::Private],
+    ),
+    planted(
+        "takes-a-snapshot-for-a-chunk",
+        Bug::TakesASnapshotForAChunk,
+        25,
+        &[Checker::Sound, Checker::Convergent],
     ),
     planted(
         "remembers-other-runs",

@@ -18,6 +18,9 @@ use crate::{
     violation::{Checker, Violation},
 };
 
+/// What is answered together.
+type Answers = Vec<(Ticket, Result<Answer, Fault>)>;
+
 /// A group: its engine, its store, and what has been asked of it.
 pub(crate) struct Group {
     pub(crate) engine: Engine,
@@ -25,8 +28,10 @@ pub(crate) struct Group {
     pub(crate) file: String,
     pub(crate) writes: VecDeque<(Ticket, Write)>,
     pub(crate) reads: VecDeque<(Ticket, Read)>,
-    /// What the store has said, and the engine not heard yet.
-    pub(crate) answers: VecDeque<Vec<(Ticket, Result<Answer, Fault>)>>,
+    /// What the store has said, and the engine not heard yet. The thread that writes and the one that reads each have
+    /// their own pace: what is committed may be read before it is said to be stored.
+    pub(crate) committed: VecDeque<Answers>,
+    pub(crate) read: VecDeque<Answers>,
     pub(crate) jobs: Vec<(Ticket, Job)>,
 }
 
@@ -56,7 +61,8 @@ impl Server {
                 file: file_of(number),
                 writes: VecDeque::new(),
                 reads: VecDeque::new(),
-                answers: VecDeque::new(),
+                committed: VecDeque::new(),
+                read: VecDeque::new(),
                 jobs: vec![],
             });
         }

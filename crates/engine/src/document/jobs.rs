@@ -441,6 +441,10 @@ impl Document {
             }
             (Purpose::Absorb { .. }, _) => {}
         }
+        if matches!(self.state, State::Loading(_)) {
+            // what is on its way may have been read before the snapshot was stored, and be as if it were not
+            self.load(ReadWhat::Graph, outlet);
+        }
         self.job_over(outlet);
         news
     }

@@ -17,6 +17,7 @@ use crate::{
     limits::{LAG_MESSAGE_BYTES_MAX, RECENT_BYTES_MAX},
     message::{OurHave, Outgoing},
     outlet::{Outlet, Wish},
+    planted::{Bug, is_planted},
     storage::{ChunkKind, ReadWhat, StoredChunk},
     subscription::{Request, Served, Subscription, Synced},
 };
@@ -278,7 +279,9 @@ impl Document {
         // a snapshot has the number of the last chunk that it has replaced, and other bytes
         let read: BTreeMap<u64, &Bytes> = chunks
             .iter()
-            .filter(|chunk| chunk.kind == ChunkKind::Tail)
+            .filter(|chunk| {
+                chunk.kind == ChunkKind::Tail || is_planted(Bug::TakesASnapshotForAChunk)
+            })
             .map(|chunk| (chunk.number, &chunk.bytes))
             .collect();
         match hot.pieces_from(&nodes, |number, cached| {

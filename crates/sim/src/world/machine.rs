@@ -157,7 +157,7 @@ impl World {
             .map(|completion| (completion.ticket, completion.outcome))
             .collect();
         let file = group.file.clone();
-        group.answers.push_back(outcomes.clone());
+        group.committed.push_back(outcomes.clone());
         let stored = outcomes
             .iter()
             .filter(|(_, outcome)| outcome.is_ok())
@@ -218,7 +218,7 @@ impl World {
             .map(|(ticket, read)| (ticket, group.store.read(&read)))
             .collect();
         if !answers.is_empty() {
-            group.answers.push_back(answers);
+            group.read.push_back(answers);
             self.note(format!("group {number} has read {count}"));
         }
         Ok(())
@@ -227,10 +227,15 @@ impl World {
     /// The engine hears what the store has said.
     pub(crate) fn report(&mut self) -> Step {
         let number = self.any_group();
-        let Some(answers) = self
-            .group(number)
-            .and_then(|group| group.answers.pop_front())
-        else {
+        let reads_first = self.dice.one_in(2);
+        let heard = self.group(number).and_then(|group| {
+            let mut queues = [&mut group.committed, &mut group.read];
+            if reads_first {
+                queues.reverse();
+            }
+            queues.into_iter().find_map(VecDeque::pop_front)
+        });
+        let Some(answers) = heard else {
             return self.tick(number);
         };
         self.note(format!("group {number} hears {} answers", answers.len()));
