@@ -331,14 +331,15 @@ impl Driver {
     fn letter(&mut self, letter: Letter) -> Option<oneshot::Sender<()>> {
         match letter {
             Letter::Input(input) => {
-                match input {
-                    Input::Closed { connection } => {
-                        self.outboxes.remove(&connection);
-                        self.leaving.remove(&connection);
-                    }
+                if let Input::Closed { connection } = input {
+                    self.outboxes.remove(&connection);
+                    self.leaving.remove(&connection);
+                }
+                if let Input::Drained { connection } = input
+                    && self.is_congested(connection)
+                {
                     // it has filled up again since this was said, and it will be said again
-                    Input::Drained { connection } if self.is_congested(connection) => return None,
-                    _ => {}
+                    return None;
                 }
                 self.handle(input);
             }
