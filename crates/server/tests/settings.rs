@@ -1038,3 +1038,16 @@ fn those_who_make_a_key_at_once_get_the_same_key() {
         assert_eq!(names(&data_dir), [KEY_FILE]);
     }
 }
+
+#[test]
+fn a_text_where_a_table_belongs_is_not_repeated() {
+    for name in ["publish", "groups", "groups.\"xyz.groundmist.library\""] {
+        let text = format!("{name} = \"not for others to see\"\n");
+        let problems = World::new().file("config.toml", &text).problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let said = problems[0].to_string();
+        let expected =
+            format!("{name} (config.toml, line 1): a text is not allowed; allowed: a table");
+        assert_eq!(said, expected);
+    }
+}

@@ -155,7 +155,11 @@ impl ConfigFile {
     }
 
     fn wrong_type(&mut self, key: String, value: &DeValue<'_>, line: usize) {
-        let value = Some(TomlValue::of(value).to_string());
+        let value = Some(match TomlValue::of(value) {
+            // it may be the password that belongs into the table
+            TomlValue::Text(_) => "a text".to_owned(),
+            other @ (TomlValue::Integer(_) | TomlValue::Other(_)) => other.to_string(),
+        });
         let allowed = "a table".to_owned();
         self.problems
             .push(problem(key, line, Fault::Value { value, allowed }));
