@@ -87,7 +87,7 @@ pub const RECENT_BYTES_MAX: usize = bound(128 << 10, 512);
 
 /// Bytes of documents that may be read for a peer beside another one: what was read is sent, also if its socket takes no
 /// more meanwhile. One document is always read.
-pub const READING_BYTES_MAX: u64 = bound(8 << 20, 32 << 10) as u64;
+pub const READING_BYTES_MAX: usize = bound(8 << 20, 32 << 10);
 
 /// Most bytes of changes that one message brings from the disk to a peer that lags behind; what is left follows once
 /// that is written. A snapshot, and a change that is longer, go as a whole.

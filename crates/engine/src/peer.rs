@@ -52,7 +52,7 @@ impl Peer {
 
     /// Whether it is to be sent no more for now: its socket is full, or will be by what is being read for it.
     pub(crate) fn has_enough(&self) -> bool {
-        self.congested || self.reading_bytes > READING_BYTES_MAX
+        self.congested || self.reading_bytes > READING_BYTES_MAX as u64
     }
 
     /// So many bytes of a document are being read for it.

@@ -829,7 +829,7 @@ fn who_asks_for_many_documents_at_once_is_read_some_and_the_others_once_those_ar
         device.send(&mut world);
     }
     let reads = world.asked.len();
-    let most = READING_BYTES_MAX as usize / document_bytes + 1;
+    let most = READING_BYTES_MAX / document_bytes + 1;
     assert!((2..=most).contains(&reads), "{reads} of at most {most}");
 
     // and takes what comes when nothing more does; its socket is full meanwhile
@@ -861,7 +861,7 @@ fn who_asks_for_many_documents_at_once_is_read_some_and_the_others_once_those_ar
         is_congested = false;
         world.input(Input::Drained { connection });
     }
-    assert!(waiting_most < (READING_BYTES_MAX as usize) + 2 * document_bytes);
+    assert!(waiting_most < READING_BYTES_MAX + 2 * document_bytes);
     for device in &devices {
         assert!(device.value().as_ref() == Some(&value), "{}", device.id);
     }

@@ -586,10 +586,10 @@ fn a_value_of_the_wrong_type_is_a_problem() {
             "data_dir|config.toml|1|\"a\\0b\"",
         ),
         ("compaction = 5", "compaction|config.toml|1|5"),
-        ("groups = \"all\"", "groups|config.toml|1|\"all\""),
+        ("groups = \"all\"", "groups|config.toml|1|a text"),
         (
             "groups.\"a.b\" = \"all\"",
-            "groups.\"a.b\"|config.toml|1|\"all\"",
+            "groups.\"a.b\"|config.toml|1|a text",
         ),
         (
             "groups.\"a.b\".announce = true",
