@@ -52,13 +52,10 @@ impl Pulse {
         }
     }
 
-    /// Waits for something of ours, during which nobody listens: the other end cannot be silent meanwhile.
-    pub(super) async fn excuse<T>(&self, ours: impl Future<Output = T>) -> T {
+    /// Nobody listens for as long as this lives, for a reason of ours: the other end cannot be silent meanwhile.
+    pub(super) fn excuse(&self) -> Excuse<'_> {
         self.0.is_excused.store(true, Ordering::Relaxed);
-        let outcome = ours.await;
-        self.0.is_excused.store(false, Ordering::Relaxed);
-        self.beat();
-        outcome
+        Excuse(self)
     }
 
     /// When the last sign of life came.
@@ -72,6 +69,16 @@ impl Pulse {
     fn beat(&self) {
         let ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+/// A time in which the other end is not expected to be heard.
+pub(super) struct Excuse<'a>(&'a Pulse);
+
+impl Drop for Excuse<'_> {
+    fn drop(&mut self) {
+        self.0.0.is_excused.store(false, Ordering::Relaxed);
+        self.0.beat();
     }
 }
 

@@ -149,7 +149,8 @@ where
     while let Some(received) = incoming.next().await {
         match received {
             Ok(Received::Binary(frame)) => {
-                pulse.excuse(mailbox.frame(connection, frame)).await;
+                let _excuse = pulse.excuse();
+                mailbox.frame(connection, frame).await;
             }
             Ok(Received::Ping(payload)) => signs.pong(payload),
             Ok(Received::Pong) => {}
