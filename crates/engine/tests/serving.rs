@@ -15,32 +15,9 @@ use engine::{
 };
 use minicbor::Encoder;
 use world::{
-    Client, Dice, Received, World, document, frame, message_of, ours, settings, sync_frame, talk,
+    Client, Dice, Received, World, document, frame, in_step, message_of, ours, settings,
+    sync_frame, talk, write,
 };
-
-/// A writer and a reader of one document, in step, its graph in memory.
-fn in_step(world: &mut World) -> [Client; 2] {
-    let mut writer = Client::new("writer", document(7));
-    writer.edit("one");
-    writer.connect(world);
-    let mut clients = [writer, Client::new("reader", document(7))];
-    talk(world, &mut clients);
-    clients[1].connect(world);
-    talk(world, &mut clients);
-    // longer than an index waits for quiet
-    world.pass_ms(300);
-    write(world, &mut clients[0], "two");
-    talk(world, &mut clients);
-    assert_eq!(clients[0].heads(), clients[1].heads());
-    clients
-}
-
-/// One edit, sent and stored.
-fn write(world: &mut World, writer: &mut Client, value: &str) {
-    writer.edit(value);
-    writer.send(world);
-    talk(world, std::slice::from_mut(writer));
-}
 
 /// Three megabytes that do not deflate; more than one message brings, too.
 fn write_more_than_is_kept_in_memory(world: &mut World, writer: &mut Client) {

@@ -367,6 +367,30 @@ pub fn talk(world: &mut World, clients: &mut [Client]) {
     panic!("they talk for ever");
 }
 
+/// A writer and a reader of one document, in step, its graph in memory.
+pub fn in_step(world: &mut World) -> [Client; 2] {
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("one");
+    writer.connect(world);
+    let mut clients = [writer, Client::new("reader", document(7))];
+    talk(world, &mut clients);
+    clients[1].connect(world);
+    talk(world, &mut clients);
+    // longer than an index waits for quiet
+    world.pass_ms(300);
+    write(world, &mut clients[0], "two");
+    talk(world, &mut clients);
+    assert_eq!(clients[0].heads(), clients[1].heads());
+    clients
+}
+
+/// One edit, sent and stored.
+pub fn write(world: &mut World, writer: &mut Client, value: &str) {
+    writer.edit(value);
+    writer.send(world);
+    talk(world, std::slice::from_mut(writer));
+}
+
 pub fn document(n: u8) -> DocumentId {
     DocumentId::from_bytes([n; 16])
 }
