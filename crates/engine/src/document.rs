@@ -205,6 +205,7 @@ impl Document {
     pub(crate) fn leave(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
         self.peers.remove(&connection);
         self.queue.forget(connection);
+        self.untold.remove(&connection);
         if let Some((_, readers)) = &mut self.whole {
             readers.retain(|reader| *reader != connection);
         }

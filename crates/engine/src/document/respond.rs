@@ -166,8 +166,10 @@ impl Document {
         }
         peer.served = Served::FromDisk;
         let heads = hot.graph.heads_below(through);
+        // one change may be longer than a portion
+        let bytes = nodes.iter().map(|node| hot.tail_bytes(*node) as u64).sum();
         let what = ReadWhat::Chunks { from, until };
-        let ticket = outlet.read_for(connection, self.id, what, LAG_MESSAGE_BYTES_MAX as u64);
+        let ticket = outlet.read_for(connection, self.id, what, bytes);
         self.parts.push((
             ticket,
             Part {
@@ -431,14 +433,19 @@ impl Hot {
         self.orphans.missing_for(heads.copied(), &self.graph)
     }
 
+    /// Bytes of a node that lies in the tail.
+    fn tail_bytes(&self, node: Node) -> usize {
+        match self.graph.place(node) {
+            Some(Place::Tail { length, .. }) => length as usize,
+            _ => 0,
+        }
+    }
+
     /// How many of `nodes` have, together, no more than `bytes_max` bytes; at least one.
     fn first_within(&self, nodes: &[Node], bytes_max: usize) -> usize {
         let mut bytes = 0;
         let fits = |node: &&Node| {
-            bytes += match self.graph.place(**node) {
-                Some(Place::Tail { length, .. }) => length as usize,
-                _ => 0,
-            };
+            bytes += self.tail_bytes(**node);
             bytes <= bytes_max
         };
         nodes.iter().take_while(fits).count().max(1)
