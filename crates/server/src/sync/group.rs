@@ -408,7 +408,7 @@ impl Driver {
                     "a peer asks for more than it reads; closed"
                 );
                 if let Some(outbox) = self.outboxes.remove(&connection) {
-                    outbox.cut(OVERFLOWING.0, OVERFLOWING.1.into());
+                    outbox.give_up(OVERFLOWING.0, OVERFLOWING.1.into());
                 }
                 self.handle(Input::Closed { connection });
             }

@@ -186,12 +186,22 @@ impl Outbox {
     /// Puts the last word in, and takes out what waits but for the frame that was put in last, which says why: a peer
     /// whose right to it has ended gets no more of it, however slowly it reads.
     pub(super) fn cut(&self, code: u16, reason: String) {
+        self.cut_to(1, code, reason);
+    }
+
+    /// Puts the last word in, and takes out all that waits: it is more than can be kept.
+    pub(super) fn give_up(&self, code: u16, reason: String) {
+        self.cut_to(0, code, reason);
+    }
+
+    /// Leaves so many of the frames that were put in last.
+    fn cut_to(&self, frames: usize, code: u16, reason: String) {
         let shared = &self.0;
         shared.is_cut.store(true, Ordering::Release);
         {
             let mut queue = shared.queue();
-            let why = queue.outgoing.pop();
-            queue.outgoing = why.into_iter().collect();
+            let before = queue.outgoing.len().saturating_sub(frames);
+            queue.outgoing = queue.outgoing.drain(before..).collect();
         }
         self.close(code, reason);
     }
@@ -345,6 +355,20 @@ mod tests {
         outbox.send(vec![0; 5].into());
         outbox.cut(1008, "over".into());
         assert!(matches!(reader.next_now(), Some(Outgoing::Frame(why)) if why.len() == 5));
+        assert!(matches!(
+            reader.next_now(),
+            Some(Outgoing::Close { code: 1008, .. })
+        ));
+        assert!(reader.next_now().is_none());
+    }
+
+    #[test]
+    fn who_is_given_up_gets_the_reason_alone() {
+        let (outbox, mut reader) = outbox();
+        for length in 1..=3 {
+            outbox.send(vec![0; length].into());
+        }
+        outbox.give_up(1008, "too much".into());
         assert!(matches!(
             reader.next_now(),
             Some(Outgoing::Close { code: 1008, .. })
