@@ -38,8 +38,8 @@ const SESSIONS_EVERY: Duration = Duration::from_millis(250);
 const AUDIT_EVERY: Duration = Duration::from_millis(250);
 /// After how many times of that it writes down which sessions were used: twice a minute.
 const TURNS_PER_NOTE: u32 = 120;
-/// After how many times of that it tries the groups again that could not be opened: every second.
-const TURNS_PER_TRY: u32 = 4;
+/// How often it tries the groups again that could not be opened.
+const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a server that starts waits for the lock of one that was killed.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often it tries.
@@ -61,7 +61,7 @@ pub struct Server {
     /// What its handlers share.
     pub app: Arc<App>,
     stop: watch::Sender<bool>,
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     // held until the end: there is one server to a data directory
     _lock: File,
 }
@@ -97,7 +97,8 @@ impl Server {
         let tasks = [
             tokio::spawn(http::serve(listener, Arc::clone(&app), stopped.clone())),
             tokio::spawn(watch_sessions(Arc::clone(&app), stopped.clone())),
-            tokio::spawn(write_down(Arc::clone(&app), stopped)),
+            tokio::spawn(write_down(Arc::clone(&app), stopped.clone())),
+            tokio::spawn(try_groups_again(Arc::clone(&app), stopped)),
         ];
         info!(version = env!("CARGO_PKG_VERSION"), %address, data_dir = %data_dir.display(), "running");
         say_who_can_come(app.door.policy());
@@ -142,11 +143,10 @@ impl Server {
         if timeout(GROUPS_TIME_MAX, end).await.is_err() {
             warn!("some connections or files did not end in time");
         }
-        let app = Arc::clone(&self.app);
-        let write = tokio::task::spawn_blocking(move || {
-            write_journal(&app, JournalTime::Now);
-            note_used(&app);
-        });
+        let write = async {
+            write_journal(&self.app, JournalTime::Now).await;
+            note_used(&self.app).await;
+        };
         if timeout_at(ends_at, write).await.is_err() {
             warn!("the last lines of the audit log could not be written in time");
         }
@@ -346,37 +346,48 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Writes down what was counted, in a thread that may wait for the disk.
+/// Writes down what was counted, each in its turn. A change that was begun when the server ends is made in its thread.
 async fn write_down(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let mut turns = interval(AUDIT_EVERY);
+    let write = async {
+        let mut turns = interval(AUDIT_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for turn in 1u32.. {
+            turns.tick().await;
+            if turn.is_multiple_of(TURNS_PER_NOTE) {
+                note_used(&app).await;
+            }
+            write_journal(&app, JournalTime::IfDue).await;
+        }
+    };
+    tokio::select! {
+        () = write => {}
+        () = http::stopped(&mut stop) => {}
+    }
+}
+
+/// Tries the groups again that could not be opened, in a thread that may wait for the disk.
+async fn try_groups_again(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut turns = interval(TRY_EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for turn in 1u32.. {
+    loop {
         tokio::select! {
             _ = turns.tick() => {}
             () = http::stopped(&mut stop) => return,
         }
         let app = Arc::clone(&app);
-        let write = move || {
-            if turn.is_multiple_of(TURNS_PER_NOTE) {
-                note_used(&app);
-            }
-            if turn.is_multiple_of(TURNS_PER_TRY) {
-                app.hub.try_again();
-            }
-            write_journal(&app, JournalTime::IfDue);
-        };
-        tokio::task::spawn_blocking(write).await.ok();
+        let again = move || app.hub.try_again();
+        tokio::task::spawn_blocking(again).await.ok();
     }
 }
 
-fn write_journal(app: &App, when: JournalTime) {
-    if let Err(problem) = app.door.write_journal(when) {
+async fn write_journal(app: &App, when: JournalTime) {
+    if let Err(problem) = app.door.write_journal(when).await {
         error!("cannot write the audit log: {problem}");
     }
 }
 
-fn note_used(app: &App) {
-    if let Err(problem) = app.door.note_used() {
+async fn note_used(app: &App) {
+    if let Err(problem) = app.door.note_used().await {
         error!("cannot note which sessions were used: {problem}");
     }
 }

@@ -60,7 +60,7 @@ use crate::{
     sync::Admitted,
 };
 
-/// How long a request may wait until the account database can be written to for it.
+/// How long anybody may wait until the account database can be written to for them.
 const TURN_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// Whose door it is, and how it is to be opened.
@@ -111,7 +111,7 @@ pub struct Door {
     keys: RwLock<Keys>,
     reader: Mutex<AccountStore>,
     writer: Mutex<AccountStore>,
-    /// Held by whoever writes for a request, so that the others can wait their turn without a thread each.
+    /// Held by whoever writes, so that the others can wait their turn in order, and without a thread each.
     turn: Arc<Semaphore>,
     dids: DidResolver,
     clients: ClientResolver,
@@ -272,17 +272,18 @@ impl Door {
     ///
     /// # Errors
     /// [`AccountError`] if the database fails; they are noted the next time then.
-    pub fn note_used(&self) -> Result<(), AccountError> {
-        let used = std::mem::take(&mut *lock(&self.used));
-        if used.is_empty() {
-            return Ok(());
-        }
-        let ids = used.iter().map(SessionId::as_str);
-        let noted = self.writer().touch(ids, now_ms());
-        if noted.is_err() {
-            lock(&self.used).extend(used);
-        }
-        noted
+    pub async fn note_used(self: &Arc<Self>) -> Result<(), AccountError> {
+        let door = Arc::clone(self);
+        let note = move |accounts: &AccountStore| {
+            let used = std::mem::take(&mut *lock(&door.used));
+            let ids = used.iter().map(SessionId::as_str);
+            let noted = accounts.touch(ids, now_ms());
+            if noted.is_err() {
+                lock(&door.used).extend(used);
+            }
+            noted
+        };
+        self.write(note).await
     }
 
     /// Counts something for the audit log that may happen often.
@@ -305,20 +306,21 @@ impl Door {
     ///
     /// # Errors
     /// [`AccountError`] if the database fails; it is kept for the next time then.
-    pub fn write_journal(&self, when: JournalTime) -> Result<(), AccountError> {
-        let now_ms = now_ms();
-        let rows = match when {
-            JournalTime::IfDue => lock(&self.journal).due(now_ms),
-            JournalTime::Now => lock(&self.journal).rest(now_ms),
+    pub async fn write_journal(self: &Arc<Self>, when: JournalTime) -> Result<(), AccountError> {
+        let door = Arc::clone(self);
+        let write = move |accounts: &AccountStore| {
+            let now_ms = now_ms();
+            let rows = match when {
+                JournalTime::IfDue => lock(&door.journal).due(now_ms),
+                JournalTime::Now => lock(&door.journal).rest(now_ms),
+            };
+            let written = accounts.append(&rows);
+            if written.is_err() {
+                lock(&door.journal).keep(rows, now_ms);
+            }
+            written
         };
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let written = self.writer().append(&rows);
-        if written.is_err() {
-            lock(&self.journal).keep(rows, now_ms);
-        }
-        written
+        self.write(write).await
     }
 
     /// The keys of tokens in the epoch that is in force.

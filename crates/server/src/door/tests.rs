@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use futures_util::poll;
+use store::AuditOrder;
 use tempfile::TempDir;
 
 use super::*;
@@ -48,4 +49,33 @@ async fn those_who_hang_up_behind_a_locked_database_leave_one_thread_that_waits(
     assert_eq!(Arc::strong_count(&held), 1, "nobody else waits in a thread");
     drop(unlock);
     assert!(door.write(|_| Ok(true)).await.unwrap());
+}
+
+/// Behind a file that somebody has locked each who has a turn holds it for seconds. One who writes without a turn has
+/// those who waited for theirs wait for it as well, as often as it comes.
+#[tokio::test(start_paused = true)]
+async fn what_was_counted_waits_its_turn_to_be_written_as_requests_do() {
+    let folder = TempDir::new().unwrap();
+    let door = door(&folder);
+    door.keep([SessionId::random().unwrap()]);
+    door.note_refusal("wrong password", [127, 0, 0, 1].into());
+    let logged = || {
+        let lines = door.reader().audit(0, 10, AuditOrder::NewestFirst);
+        lines.unwrap().len()
+    };
+
+    let turn = Arc::clone(&door.turn).acquire_owned().await.unwrap();
+    for in_vain in [
+        door.write_journal(JournalTime::Now).await,
+        door.note_used().await,
+    ] {
+        let locked = matches!(in_vain, Err(AccountError::Obstacle(Obstacle::Locked)));
+        assert!(locked, "{in_vain:?}");
+    }
+    assert_eq!(logged(), 0);
+
+    drop(turn);
+    door.note_used().await.unwrap();
+    door.write_journal(JournalTime::Now).await.unwrap();
+    assert_eq!(logged(), 1, "what had no turn is not lost");
 }
