@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,7 +54,12 @@ struct Known<V, E> {
     renewed_at: Option<Instant>,
 }
 
-impl<K: Eq + Hash + Clone, V: Clone, E: Failure> Cache<K, V, E> {
+impl<K, V, E> Cache<K, V, E>
+where
+    K: Eq + Hash + Clone,
+    V: Clone + Send + 'static,
+    E: Failure + Send + 'static,
+{
     /// One for so many entries.
     pub(super) fn new(entries_max: usize) -> Self {
         Self {
@@ -70,44 +76,56 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Failure> Cache<K, V, E> {
         &self,
         key: &K,
         freshness: Freshness,
-        fetch: impl Future<Output = Result<V, E>>,
+        fetch: impl Future<Output = Result<V, E>> + Send + 'static,
     ) -> Result<V, E> {
-        let slot = self.slot(key);
-        let mut known = slot.lock().await;
+        let Some(slot) = self.slot(key) else {
+            return fetch.await;
+        };
+        let mut known = slot.lock_owned().await;
         if let Some(outcome) = known.outcome(freshness, Instant::now()) {
             return outcome;
         }
-        if freshness == Freshness::Renewed {
-            // before it is, as whoever hangs up while it is fetched has had others asked too
-            known.renewed_at = Some(Instant::now());
+        let learning = async move {
+            let outcome = fetch.await;
+            known.learn(&outcome, freshness, Instant::now());
+            outcome
+        };
+        match freshness {
+            // if whoever asked hangs up, whoever waits begins anew
+            Freshness::Kept => learning.await,
+            // it goes on without whoever asked, or a stranger who hangs up would use up the try of that minute
+            Freshness::Renewed => tokio::spawn(learning)
+                .await
+                .unwrap_or_else(|panic| resume_unwind(panic.into_panic())),
         }
-        let outcome = fetch.await;
-        known.learn(&outcome, freshness, Instant::now());
-        outcome
     }
 
-    fn slot(&self, key: &K) -> Arc<Slot<V, E>> {
+    /// Where something is kept; nowhere if there is no room.
+    fn slot(&self, key: &K) -> Option<Arc<Slot<V, E>>> {
         // nobody panics while the lock is held, and if somebody did, the map would still be one
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let used_at = Instant::now();
         if let Some(entry) = slots.get_mut(key) {
             entry.used_at = used_at;
-            return Arc::clone(&entry.slot);
+            return Some(Arc::clone(&entry.slot));
         }
         if slots.len() >= self.entries_max {
             make_room(&mut slots);
+        }
+        if slots.len() >= self.entries_max {
+            return None;
         }
         let slot = Arc::new(Slot::new(Known {
             value: None,
             failure: None,
             renewed_at: None,
         }));
-        // without room it is fetched all the same, and not kept
-        if slots.len() < self.entries_max {
-            let slot = Arc::clone(&slot);
-            slots.insert(key.clone(), Entry { slot, used_at });
-        }
-        slot
+        let entry = Entry {
+            slot: Arc::clone(&slot),
+            used_at,
+        };
+        slots.insert(key.clone(), entry);
+        Some(slot)
     }
 
     #[cfg(test)]
@@ -193,25 +211,26 @@ mod tests {
     /// Something that is fetched, and how often it was.
     struct World {
         cache: Cache<u32, u32, Fault>,
-        fetched: AtomicU32,
-        outcome: Mutex<Result<(), Fault>>,
+        fetched: Arc<AtomicU32>,
+        outcome: Arc<Mutex<Result<(), Fault>>>,
     }
 
     impl World {
         fn new(entries_max: usize) -> Self {
             Self {
                 cache: Cache::new(entries_max),
-                fetched: AtomicU32::new(0),
-                outcome: Mutex::new(Ok(())),
+                fetched: Arc::default(),
+                outcome: Arc::new(Mutex::new(Ok(()))),
             }
         }
 
         /// What a fetch says is the number of fetches so far.
         async fn get(&self, key: u32, freshness: Freshness) -> Result<u32, Fault> {
-            let fetch = async {
-                let count = self.fetched.fetch_add(1, Ordering::SeqCst) + 1;
+            let (fetched, outcome) = (Arc::clone(&self.fetched), Arc::clone(&self.outcome));
+            let fetch = async move {
+                let count = fetched.fetch_add(1, Ordering::SeqCst) + 1;
                 tokio::task::yield_now().await;
-                self.outcome.lock().unwrap().clone().map(|()| count)
+                outcome.lock().unwrap().clone().map(|()| count)
             };
             self.cache.get(&key, freshness, fetch).await
         }
@@ -255,23 +274,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_hangs_up_has_it_renewed_no_more_often_than_others() {
+    async fn who_hangs_up_has_it_renewed_no_more_often_than_others_and_for_all_of_them() {
         let world = World::new(4);
         assert_eq!(world.get(1, Freshness::Kept).await, Ok(1));
-        for _ in 0..100 {
-            let mut given_up = Box::pin(world.get(1, Freshness::Renewed));
-            drop(futures_util::poll!(given_up.as_mut()));
+        for found in [Ok(2), Err(Fault::Passing)] {
+            for _ in 0..100 {
+                let mut given_up = Box::pin(world.get(1, Freshness::Renewed));
+                assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+            }
+            assert_eq!(world.get(1, Freshness::Renewed).await, found);
+            world.becomes(Err(Fault::Passing));
+            advance(RENEWED_AFTER).await;
         }
-        assert_eq!(world.fetched.load(Ordering::SeqCst), 2);
-        // what was known serves the others until then
-        assert_eq!(world.get(1, Freshness::Renewed).await, Ok(1));
-        advance(RENEWED_AFTER).await;
-        world.becomes(Err(Fault::Passing));
-        for _ in 0..100 {
-            assert_eq!(world.get(1, Freshness::Renewed).await, Err(Fault::Passing));
-        }
-        assert_eq!(world.get(1, Freshness::Kept).await, Ok(1));
         assert_eq!(world.fetched.load(Ordering::SeqCst), 3);
+        assert_eq!(world.get(1, Freshness::Kept).await, Ok(2));
     }
 
     #[tokio::test(start_paused = true)]

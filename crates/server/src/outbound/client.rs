@@ -22,10 +22,16 @@ const CALLS_MAX: usize = Limits::CALLS_MAX - 2;
 ///
 /// Source: <https://atproto.com/specs/oauth>, "Client ID Metadata Document".
 pub struct ClientResolver {
-    outbound: Arc<Outbound>,
+    source: Source,
     metadata: Cache<ClientId, Arc<ClientMetadata>, ClientError>,
     keys: Cache<Url, Arc<Jwks>, ClientError>,
-    gate: Semaphore,
+}
+
+/// Where documents come from.
+#[derive(Clone)]
+struct Source {
+    outbound: Arc<Outbound>,
+    gate: Arc<Semaphore>,
 }
 
 /// Why nothing is known of an app.
@@ -56,10 +62,12 @@ impl ClientResolver {
     /// One that makes its calls through `outbound`.
     pub fn new(outbound: Arc<Outbound>) -> Self {
         Self {
-            outbound,
+            source: Source {
+                outbound,
+                gate: Arc::new(Semaphore::new(CALLS_MAX)),
+            },
             metadata: Cache::new(DOCUMENTS_MAX),
             keys: Cache::new(DOCUMENTS_MAX),
-            gate: Semaphore::new(CALLS_MAX),
         }
     }
 
@@ -73,9 +81,10 @@ impl ClientResolver {
                 .map(Arc::new)
                 .ok_or(ClientError::Metadata(ClientMetadataError::Form));
         };
-        let fetch = async {
-            let json = self.fetch(url).await?;
-            Ok(Arc::new(ClientMetadata::parse(&json, id)?))
+        let (source, url, of) = (self.source.clone(), url.clone(), id.clone());
+        let fetch = async move {
+            let json = source.fetch(&url).await?;
+            Ok(Arc::new(ClientMetadata::parse(&json, &of)?))
         };
         self.metadata.get(id, Freshness::Kept, fetch).await
     }
@@ -109,13 +118,16 @@ impl ClientResolver {
             ClientKeys::Inline(keys) => return Ok(Some(Arc::new(keys.clone()))),
             ClientKeys::At(url) => url,
         };
-        let fetch = async {
-            let json = self.fetch(url).await?;
+        let (source, at) = (self.source.clone(), url.clone());
+        let fetch = async move {
+            let json = source.fetch(&at).await?;
             Ok(Arc::new(Jwks::parse(&json)?))
         };
         self.keys.get(url, freshness, fetch).await.map(Some)
     }
+}
 
+impl Source {
     /// The JSON at an address that a stranger has named.
     async fn fetch(&self, url: &Url) -> Result<Vec<u8>, ClientError> {
         let fetched = async {

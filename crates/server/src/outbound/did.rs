@@ -83,15 +83,21 @@ impl DidResolver {
             .await
     }
 
-    async fn fetch(&self, did: &Did) -> Result<Arc<DidDocument>, DidError> {
-        let (url, loopback) = self.place(did)?;
-        let answer = self.outbound.call(Call::get(&url, loopback)).await?;
-        // gone is what the directory says of an account that was given up
-        if matches!(answer.status(), 404 | 410) {
-            return Err(DidError::Unknown);
+    fn fetch(
+        &self,
+        did: &Did,
+    ) -> impl Future<Output = Result<Arc<DidDocument>, DidError>> + Send + use<> {
+        let (outbound, place, did) = (Arc::clone(&self.outbound), self.place(did), did.clone());
+        async move {
+            let (url, loopback) = place?;
+            let answer = outbound.call(Call::get(&url, loopback)).await?;
+            // gone is what the directory says of an account that was given up
+            if matches!(answer.status(), 404 | 410) {
+                return Err(DidError::Unknown);
+            }
+            let json = answer.success()?.into_json_bytes()?;
+            Ok(Arc::new(DidDocument::parse(&json, &did)?))
         }
-        let json = answer.success()?.into_json_bytes()?;
-        Ok(Arc::new(DidDocument::parse(&json, did)?))
     }
 
     /// Where the document of a DID is.
