@@ -43,8 +43,18 @@ pub struct Completion {
     pub outcome: Result<Answer, Fault>,
 }
 
-/// Takes completions: all that one commit, or one round of reading, gave. Called from the store's threads.
-pub(crate) type Sink = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;
+/// What the store has to say, from threads of its own.
+#[derive(Debug)]
+pub enum Notice {
+    /// All that one commit, or one round of reading, gave.
+    Completed(Vec<Completion>),
+    /// One of its threads has panicked, which is a bug of ours: what it was at is not answered, and neither is anything
+    /// else that it is asked. The store is to be closed; another may be opened then.
+    Broken,
+}
+
+/// Takes notices.
+pub(crate) type Sink = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// The documents of one group. Dropping it waits for what was submitted; [`GroupStore::close`] says so.
 pub struct GroupStore {
@@ -58,15 +68,15 @@ pub struct GroupStore {
 impl GroupStore {
     /// Opens the file of a group, which is made if it does not exist, and looks at every row of it.
     ///
-    /// `completed` is called from two threads of the store, with the completions of writes in the order in which
-    /// they were submitted.
+    /// `noticed` is called from two threads of the store, with the completions of writes in the order in which they
+    /// were submitted.
     ///
     /// # Errors
     /// [`OpenError`] if the file cannot be used, or is damaged.
     pub fn open(
         path: &Path,
         settings: GroupSettings,
-        completed: Box<dyn Fn(Vec<Completion>) + Send + Sync>,
+        noticed: Box<dyn Fn(Notice) + Send + Sync>,
     ) -> Result<Self, OpenError> {
         let failed = |problem| OpenError {
             path: path.to_owned(),
@@ -81,7 +91,7 @@ impl GroupStore {
                 |row| row.get(0),
             )
             .map_err(|error| failed(error.into()))?;
-        let sink: Sink = Arc::from(completed);
+        let sink: Sink = Arc::from(noticed);
         let (health_writer, health) = health();
         let writer = Writer::new(
             connection,
@@ -132,7 +142,6 @@ impl GroupStore {
 struct Queue<T> {
     requests: Option<mpsc::Sender<Vec<(Ticket, T)>>>,
     thread: Option<JoinHandle<()>>,
-    sink: Sink,
 }
 
 impl<T: Send + 'static> Queue<T> {
@@ -142,28 +151,20 @@ impl<T: Send + 'static> Queue<T> {
         run: impl FnOnce(mpsc::Receiver<Vec<(Ticket, T)>>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name(name.into())
-            .spawn(move || run(receiver))?;
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            let _alarm = Alarm(sink);
+            run(receiver);
+        })?;
         Ok(Self {
             requests: Some(sender),
             thread: Some(thread),
-            sink,
         })
     }
 
     fn submit(&self, requests: Vec<(Ticket, T)>) {
-        let refused = match &self.requests {
-            Some(sender) => sender.send(requests).err().map(|error| error.0),
-            None => Some(requests),
-        };
-        if let Some(refused) = refused {
-            // the thread has died, which is a bug of ours: nobody may wait for it
-            let failed = |(ticket, _)| Completion {
-                ticket,
-                outcome: Err(Fault::Failed),
-            };
-            (self.sink)(refused.into_iter().map(failed).collect());
+        if let Some(sender) = &self.requests {
+            // a thread that has panicked takes none, and has said so
+            sender.send(requests).ok();
         }
     }
 }
@@ -174,5 +175,40 @@ impl<T> Drop for Queue<T> {
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             tracing::error!("a thread of the store has panicked");
         }
+    }
+}
+
+/// Says that the thread it lives in has panicked.
+struct Alarm(Sink);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0)(Notice::Broken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_says_so_and_one_that_ends_does_not() {
+        let notices = |is_bug: bool| {
+            let (sender, notices) = mpsc::channel();
+            let sink: Sink = Arc::new(move |notice| drop(sender.send(notice)));
+            let queue = Queue::start("store", sink, move |requests| {
+                for _ in requests {
+                    assert!(!is_bug, "as by a bug");
+                }
+            })
+            .unwrap();
+            queue.submit(vec![(Ticket(1), ())]);
+            drop(queue);
+            notices.into_iter().collect::<Vec<_>>()
+        };
+        assert!(matches!(notices(true)[..], [Notice::Broken]));
+        assert!(notices(false).is_empty());
     }
 }

@@ -28,6 +28,6 @@ pub use account::{
 };
 pub use error::{AccountError, Obstacle, OpenError, OpenProblem};
 pub use file::{DocumentSummary, FileError, GroupFile};
-pub use group::{Completion, GroupSettings, GroupStore};
+pub use group::{Completion, GroupSettings, GroupStore, Notice};
 pub use health::{Health, HealthReader};
 pub use open::create_private_dir;

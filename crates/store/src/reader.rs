@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 use tracing::{error, info};
 
 use crate::{
-    group::{Completion, Sink},
+    group::{Completion, Notice, Sink},
     health::HealthWriter,
     read::read,
     writer::PROBE_EVERY,
@@ -74,10 +74,10 @@ impl Reader {
             completions.push(Completion { ticket, outcome });
             if bytes > ROUND_BYTES {
                 bytes = 0;
-                (self.sink)(std::mem::take(&mut completions));
+                (self.sink)(Notice::Completed(std::mem::take(&mut completions)));
             }
         }
-        (self.sink)(completions);
+        (self.sink)(Notice::Completed(completions));
     }
 
     fn answer(&mut self, question: &Read) -> Result<Answer, Fault> {

@@ -23,7 +23,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, config::DbConfig, ffi
 use tracing::{error, info};
 
 use crate::{
-    group::{Completion, GroupSettings, Sink},
+    group::{Completion, GroupSettings, Notice, Sink},
     health::{Health, HealthWriter},
     open::{CHECKPOINT_PAGES, Disk, connect, measure_log, now_ms},
     write::{Written, write},
@@ -104,7 +104,7 @@ impl Writer {
         while !requests.is_empty() {
             let rest = requests.split_off(requests.len().min(COMMIT_WRITES_MAX));
             let completions = self.commit(&requests);
-            (self.sink)(completions);
+            (self.sink)(Notice::Completed(completions));
             self.checkpoint_if_due();
             requests = rest;
         }

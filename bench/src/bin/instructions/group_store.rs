@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::sync::mpsc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use engine::storage::{ChunkKind, StoredChunk, Write, WriteAction};
 use engine::{ChangeHash, DocumentId, Ticket};
-use store::{GroupSettings, GroupStore};
+use store::{GroupSettings, GroupStore, Notice};
 
 const TRANSACTIONS: u64 = 200;
 const APPENDS_EACH: u8 = 10;
@@ -19,9 +19,9 @@ const CHANGE_BYTES: usize = 100;
 /// # Errors
 /// If one fails.
 pub(crate) fn run(dir: &Path) -> Result<u64> {
-    let (sender, completed) = mpsc::channel();
-    let sink = Box::new(move |completions| drop(sender.send(completions)));
-    let store = GroupStore::open(&dir.join("counted.db"), GroupSettings::default(), sink)?;
+    let (sender, notices) = mpsc::channel();
+    let noticed = Box::new(move |notice| drop(sender.send(notice)));
+    let store = GroupStore::open(&dir.join("counted.db"), GroupSettings::default(), noticed)?;
     for transaction in 0..TRANSACTIONS {
         let appends = (0..APPENDS_EACH).map(|document| {
             let ticket = Ticket(transaction * u64::from(APPENDS_EACH) + u64::from(document));
@@ -30,7 +30,10 @@ pub(crate) fn run(dir: &Path) -> Result<u64> {
         store.submit_writes(appends.collect());
         let mut left = usize::from(APPENDS_EACH);
         while left > 0 {
-            for completion in completed.recv()? {
+            let Notice::Completed(completions) = notices.recv()? else {
+                bail!("a thread of the store has panicked");
+            };
+            for completion in completions {
                 ensure!(completion.outcome.is_ok(), "a write failed");
                 left -= 1;
             }

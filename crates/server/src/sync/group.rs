@@ -174,6 +174,7 @@ struct Driver {
     read: VecDeque<Completion>,
     /// The memory for long frames that is taken until something is stored.
     rooms: BTreeMap<Ticket, OwnedSemaphorePermit>,
+    store_is_broken: bool,
     clock: Clock,
 }
 
@@ -205,6 +206,7 @@ pub(super) fn start(
         reads: vec![],
         read: VecDeque::new(),
         rooms: BTreeMap::new(),
+        store_is_broken: false,
         clock: Clock::default(),
     };
     let task = thread.spawn(driver.run(letters, report_reader));
@@ -241,7 +243,9 @@ impl Driver {
                         bytes += letter.long_bytes();
                         if let Some(done) = self.letter(letter) {
                             letters.close();
-                            return self.shut_down(done, reports).await;
+                            self.shut_down(reports, socket::GOING_AWAY).await;
+                            done.send(()).ok();
+                            return;
                         }
                         if since.elapsed() > TURN_TIME_MAX || bytes > TURN_BYTES_MAX {
                             self.carry_out();
@@ -265,6 +269,11 @@ impl Driver {
                 self.handle(Input::Tick);
             }
             self.carry_out();
+            if self.store_is_broken {
+                // as this is the end of the task, the group is opened anew
+                drop(letters);
+                return self.shut_down(reports, socket::UNAVAILABLE).await;
+            }
             spent += started.elapsed();
             if spent > TURN_TIME_MAX {
                 spent = Duration::ZERO;
@@ -321,6 +330,10 @@ impl Driver {
                     return;
                 }
                 Input::Answered(answers(written))
+            }
+            Report::StoreBroken => {
+                self.store_is_broken = true;
+                return;
             }
             Report::Worked { ticket, outcome } => Input::Worked { ticket, outcome },
         };
@@ -456,20 +469,19 @@ impl Driver {
     }
 
     /// Closes all sockets, also those that came last, lets what is on its way to the disk arrive, and closes the store.
-    async fn shut_down(mut self, done: oneshot::Sender<()>, mut reports: ReportReader) {
+    async fn shut_down(mut self, mut reports: ReportReader, (code, reason): (u16, &str)) {
         self.carry_out();
         // whoever comes from now on is turned away
         reports.close();
         // what is acknowledged now need not be sent again after the restart
         self.hear(&mut reports, Duration::MAX);
         for outbox in std::mem::take(&mut self.outboxes).into_values() {
-            outbox.close(socket::GOING_AWAY.0, socket::GOING_AWAY.1.into());
+            outbox.close(code, reason.into());
         }
         let store = self.store;
         tokio::task::spawn_blocking(move || store.close())
             .await
             .ok();
-        done.send(()).ok();
     }
 }
 

@@ -23,9 +23,6 @@ use crate::{
     worker::{Worker, WorkerSettings},
 };
 
-/// What is said to a socket whose group cannot be used. Source: RFC 6455, section 7.4.1.
-const UNAVAILABLE: (u16, &str) = (1011, "the storage is unavailable, try again later");
-
 /// What the owner has set.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
@@ -204,17 +201,12 @@ impl Hub {
             access,
         } = admitted;
         let Some(mailbox) = self.running(&group) else {
-            let reason = if self.is_closing() {
-                socket::GOING_AWAY
-            } else {
-                UNAVAILABLE
-            };
-            return socket::turn_away(stream, reason).await;
+            return socket::turn_away(stream, self.why_not()).await;
         };
         let connection = ConnectionId(self.inner.next_connection.fetch_add(1, Ordering::Relaxed));
         let (outbox, mut reader) = outbox::outbox();
         if !mailbox.open(connection, access, outbox) {
-            return socket::turn_away(stream, socket::GOING_AWAY).await;
+            return socket::turn_away(stream, self.why_not()).await;
         }
         let here = Socket {
             group: group.clone(),
@@ -305,6 +297,15 @@ impl Hub {
             }
         }
         drop(presence.wait_for(|presence| presence.sockets == 0).await);
+    }
+
+    /// What is said to a socket that no group takes.
+    fn why_not(&self) -> (u16, &'static str) {
+        if self.is_closing() {
+            socket::GOING_AWAY
+        } else {
+            socket::UNAVAILABLE
+        }
     }
 
     fn is_closing(&self) -> bool {

@@ -27,6 +27,8 @@ const BATCH_BYTES: usize = 32 << 10;
 
 /// What is said to a socket when the server ends. Source: RFC 6455, section 7.4.1.
 pub(super) const GOING_AWAY: (u16, &str) = (1001, "the server is shutting down");
+/// What is said to a socket whose group cannot be used. Source: RFC 6455, section 7.4.1.
+pub(super) const UNAVAILABLE: (u16, &str) = (1011, "the storage is unavailable, try again later");
 
 /// Why a socket ended, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use engine::{
     ChangeHash, DocumentId, Ticket,
     storage::{Answer, ChunkKind, Fault, Read, ReadWhat, StoredChunk, Write, WriteAction},
 };
-use store::{Completion, GroupSettings, GroupStore, OpenError};
+use store::{Completion, GroupSettings, GroupStore, Notice, OpenError};
 use tempfile::TempDir;
 
 pub struct TestStore {
@@ -89,8 +89,11 @@ fn open(
     path: &std::path::Path,
 ) -> Result<(GroupStore, mpsc::Receiver<Vec<Completion>>), OpenError> {
     let (sender, completions) = mpsc::channel();
-    let sink = Box::new(move |completions| drop(sender.send(completions)));
-    GroupStore::open(path, GroupSettings::default(), sink).map(|store| (store, completions))
+    let noticed = Box::new(move |notice| match notice {
+        Notice::Completed(completions) => drop(sender.send(completions)),
+        Notice::Broken => panic!("a thread of the store has panicked"),
+    });
+    GroupStore::open(path, GroupSettings::default(), noticed).map(|store| (store, completions))
 }
 
 pub fn document(number: u8) -> DocumentId {

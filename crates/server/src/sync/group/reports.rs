@@ -6,7 +6,7 @@ use std::{
 };
 
 use engine::{Access, ConnectionId, Ticket, WorkOutcome};
-use store::Completion;
+use store::{Completion, Notice};
 use tokio::sync::Notify;
 
 use crate::sync::outbox::Outbox;
@@ -25,6 +25,8 @@ pub(super) enum Report {
         access: Option<Access>,
     },
     Stored(Vec<Completion>),
+    /// The store answers nothing more.
+    StoreBroken,
     Worked {
         ticket: Ticket,
         outcome: WorkOutcome,
@@ -78,9 +80,16 @@ impl Reports {
         true
     }
 
-    /// What the store calls after each commit, and after each look into its file, from threads of its own.
-    pub(in crate::sync) fn stored(&self, completions: Vec<Completion>) {
-        self.make(Report::Stored(completions));
+    /// Where the store says what it has to say, after each commit, and after each look into its file, from threads of
+    /// its own.
+    pub(in crate::sync) fn of_store(&self) -> Box<dyn Fn(Notice) + Send + Sync> {
+        let reports = self.clone();
+        Box::new(move |notice| {
+            reports.make(match notice {
+                Notice::Completed(completions) => Report::Stored(completions),
+                Notice::Broken => Report::StoreBroken,
+            });
+        })
     }
 }
 
@@ -143,7 +152,7 @@ mod tests {
             while !is_over.load(Ordering::Relaxed) {
                 if waiting.load(Ordering::Relaxed) < WAITING_MAX {
                     waiting.fetch_add(1, Ordering::Relaxed);
-                    reports.stored(vec![]);
+                    reports.make(Report::Stored(vec![]));
                 }
             }
         };
@@ -196,7 +205,7 @@ mod tests {
             }
         });
         for _ in 0..100 {
-            reports.stored(vec![]);
+            reports.make(Report::Stored(vec![]));
             tokio::task::yield_now().await;
         }
         heard.await.unwrap();

@@ -32,10 +32,8 @@ impl Stage {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (reports, report_reader) = reports();
-        let sink = reports.clone();
-        let completed = Box::new(move |completions| sink.stored(completions));
         let path = folder.path().join("group.db");
-        let store = GroupStore::open(&path, GroupSettings::default(), completed).unwrap();
+        let store = GroupStore::open(&path, GroupSettings::default(), reports.of_store()).unwrap();
         let engine = Engine::new(Settings {
             peer_id: "server".into(),
             storage_id: store.storage_id().to_owned(),
@@ -230,4 +228,30 @@ async fn a_word_that_a_socket_has_caught_up_is_not_believed_once_it_has_filled_u
     }
     slow.receive("ephemeral").await;
     slow.ask_for(NOBODYS).await;
+}
+
+#[tokio::test]
+async fn a_group_whose_store_is_broken_closes_its_sockets_and_ends() {
+    let stage = Stage::new();
+    let mut peer = stage.join(1).await;
+    let late = outbox();
+    assert!(stage.mailbox.reports.make(Report::StoreBroken));
+    assert!(
+        stage.mailbox.open(ConnectionId(2), Access::Write, late.0),
+        "it has not ended yet"
+    );
+    for outgoing in [&mut peer.outgoing, &mut { late.1 }] {
+        let last = timeout(Duration::from_secs(20), outgoing.next()).await;
+        let Ok(Some(Outgoing::Close { code, reason })) = last else {
+            panic!("it is not closed");
+        };
+        assert_eq!((code, &*reason), socket::UNAVAILABLE);
+    }
+    // a hub opens it anew once the task has ended
+    stage.mailbox.letters.closed().await;
+    assert!(
+        !stage
+            .mailbox
+            .open(ConnectionId(3), Access::Write, outbox().0)
+    );
 }

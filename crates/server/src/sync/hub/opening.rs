@@ -178,9 +178,7 @@ impl Hub {
         let folder = self.inner.settings.data_dir.join("groups");
         let path = folder.join(format!("{group}.db"));
         let (reports, reader) = group::reports();
-        let sink = reports.clone();
-        let completions = Box::new(move |completions| sink.stored(completions));
-        let store = GroupStore::open(&path, GroupSettings::default(), completions)?;
+        let store = GroupStore::open(&path, GroupSettings::default(), reports.of_store())?;
         Ok((store, (reports, reader)))
     }
 
