@@ -20,7 +20,7 @@ const ANNOUNCE_ALL: &str = "[groups.\"dev.example.notes\"]\nannounce = \"all\"\n
 /// A start must not take longer.
 const START_MAX: Duration = Duration::from_secs(10);
 /// The server's own memory must never have been more.
-const PEAK_KIB_MAX: u64 = 512 << 10;
+const PEAK_KIB_MAX: u64 = 320 << 10;
 
 pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     let documents = history::prepare_many(bench.scale.of(DOCUMENTS).into(), 1)?;

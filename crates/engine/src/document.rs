@@ -52,7 +52,8 @@ pub(crate) struct Document {
     /// `meta.heads`, shared with those who were told.
     heads: Heads,
     state: State,
-    peers: BTreeMap<ConnectionId, Subscription>,
+    /// Boxed, as most documents have one or two, and a map has room for eleven.
+    peers: BTreeMap<ConnectionId, Box<Subscription>>,
     queue: Queue,
     /// Appends on their way to the disk, oldest first.
     appends: VecDeque<Append>,
@@ -73,7 +74,7 @@ pub(crate) struct Document {
     no_job_before_ms: u64,
     /// All chunks, for as long as the messages are handled for which they were read.
     at_hand: Option<AtHand>,
-    job: Option<RunningJob>,
+    job: Option<Box<RunningJob>>,
     /// Peers that are to be told what is new once it has been read.
     untold: BTreeSet<ConnectionId>,
     ephemeral: EphemeralCounts,
@@ -274,6 +275,8 @@ impl Document {
             peer.synced = Synced::Everything;
         }
         self.state = State::Cold;
+        // thousands may lie in memory like this
+        self.appends = VecDeque::new();
         true
     }
 

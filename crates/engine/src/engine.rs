@@ -37,7 +37,7 @@ pub struct Engine {
     peers: BTreeMap<ConnectionId, Peer>,
     newcomers: Newcomers,
     names: Names,
-    documents: BTreeMap<DocumentId, Document>,
+    documents: BTreeMap<DocumentId, Box<Document>>,
     tickets: Tickets,
     jobs: Jobs,
     /// Documents to look at again, and when.
@@ -172,7 +172,8 @@ impl Engine {
 
     /// Memory in bytes that the documents' graphs take, about.
     pub fn graph_bytes(&self) -> usize {
-        self.documents.values().map(Document::cost_bytes).sum()
+        let documents = self.documents.values();
+        documents.map(|document| document.cost_bytes()).sum()
     }
 }
 
@@ -561,7 +562,7 @@ impl Turn<'_> {
                 .engine
                 .documents
                 .get(&id)
-                .is_some_and(Document::is_forgettable);
+                .is_some_and(|document| document.is_forgettable());
             if forgettable && !self.engine.jobs.holds(&id) {
                 self.engine.documents.remove(&id);
             }
@@ -592,7 +593,7 @@ impl Turn<'_> {
         let document = engine
             .documents
             .entry(id)
-            .or_insert_with(|| Document::new(id));
+            .or_insert_with(|| Box::new(Document::new(id)));
         let mut outlet = Outlet {
             settings: &engine.settings,
             peers: &mut engine.peers,

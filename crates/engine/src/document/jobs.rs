@@ -73,8 +73,9 @@ struct Snapshot {
 }
 
 impl RunningJob {
-    fn new(purpose: Purpose) -> Self {
-        Self {
+    /// Boxed, as hardly any document has one.
+    fn new(purpose: Purpose) -> Box<Self> {
+        Box::new(Self {
             purpose,
             stage: Stage::Queued,
             covers_through: 0,
@@ -82,7 +83,7 @@ impl RunningJob {
             heads: vec![],
             changes: 0,
             chunks: Bytes::new(),
-        }
+        })
     }
 
     /// Whether messages must wait for it.
@@ -489,7 +490,7 @@ impl Document {
         if let Some(RunningJob {
             purpose: Purpose::Absorb { pusher, .. },
             ..
-        }) = &self.job
+        }) = self.job.as_deref()
         {
             if let State::Hot(hot) = &mut self.state {
                 let durable = hot.graph.durable();

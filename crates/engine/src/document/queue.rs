@@ -67,6 +67,10 @@ impl Queue {
     /// Takes the first message.
     pub(super) fn pop(&mut self) -> Option<Queued> {
         let message = self.messages.pop_front()?;
+        if self.messages.is_empty() {
+            // of thousands of documents hardly any has one
+            self.messages = VecDeque::new();
+        }
         self.bytes -= message.cost_bytes();
         if let Some(count) = self.counts.get_mut(&message.connection) {
             *count -= 1;
