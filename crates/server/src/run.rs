@@ -38,6 +38,8 @@ const SESSIONS_EVERY: Duration = Duration::from_millis(250);
 const AUDIT_EVERY: Duration = Duration::from_millis(250);
 /// After how many times of that it writes down which sessions were used: twice a minute.
 const TURNS_PER_NOTE: u32 = 120;
+/// After how many times of that it sees to the log of the account database: every second.
+const TURNS_PER_TIDY: u32 = 4;
 /// How often it tries the groups again that could not be opened.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a server that starts waits for the lock of one that was killed.
@@ -351,8 +353,12 @@ async fn write_down(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let write = async {
         let mut turns = interval(AUDIT_EVERY);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_tidy = true;
         for turn in 1u32.. {
             turns.tick().await;
+            if turn.is_multiple_of(TURNS_PER_TIDY) {
+                is_tidy = tidy(&app, is_tidy).await;
+            }
             if turn.is_multiple_of(TURNS_PER_NOTE) {
                 note_used(&app).await;
             }
@@ -383,6 +389,21 @@ async fn try_groups_again(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 async fn write_journal(app: &App, when: JournalTime) {
     if let Err(problem) = app.door.write_journal(when).await {
         error!("cannot write the audit log: {problem}");
+    }
+}
+
+/// Whether the log of the account database is as short as it should be, which is said when it changes.
+async fn tidy(app: &App, was_tidy: bool) -> bool {
+    match app.door.tidy().await {
+        Err(problem) if was_tidy => {
+            error!("cannot put the account database's log into its file, so it grows: {problem}");
+            false
+        }
+        Ok(()) if !was_tidy => {
+            info!("the account database's log is put into its file again");
+            true
+        }
+        outcome => outcome.is_ok(),
     }
 }
 

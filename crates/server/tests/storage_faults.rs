@@ -192,6 +192,32 @@ async fn a_log_that_cannot_be_put_into_its_file_is_said_once_takes_writes_and_is
     assert_eq!(log.matches("stored again").count(), 1, "{log}");
 }
 
+/// Nobody was told, and the log grew.
+#[tokio::test]
+async fn a_log_of_the_account_database_that_cannot_be_put_into_its_file_is_said_once_and_tried_until_it_can()
+ {
+    let mut server = Server::start_on_disk(LARGE_DISK, "", vec![]).await;
+    let accounts = server.folder().join("data/account.db");
+    let mut sqlite = server.disk().command("sqlite3");
+    let long = "PRAGMA wal_autocheckpoint = 0; CREATE TABLE long AS SELECT randomblob(3000000);";
+    let filled = sqlite.arg(&accounts).arg(long).output().await.unwrap();
+    assert!(filled.status.success(), "{filled:?}");
+    let failing = server
+        .disk()
+        .fail_at(server.pid(), &accounts, "pwrite64", "EIO")
+        .await;
+    // which is written down, and so the server sees how long the log is
+    assert_eq!(server.refusal("/?token=x", &[]).await.0, 401);
+    server
+        .has_logged("cannot put the account database's log into its file")
+        .await;
+    Client::join(&server.url, "goes on").await;
+    failing.end().await;
+    server.has_logged("log is put into its file again").await;
+    let log = server.stderr();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+}
+
 /// Health was 503 until somebody read again.
 #[tokio::test]
 async fn a_passing_error_of_reading_is_over_in_time_though_whoever_asked_is_gone() {

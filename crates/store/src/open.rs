@@ -104,17 +104,37 @@ pub(crate) fn connect(disk: Disk, path: &Path, cache_kib: u32) -> Result<Connect
     Ok(connection)
 }
 
-/// Has a connection say after each commit how many pages its log has. It then does not take the log over of itself any
-/// more: SQLite would do it within the commit, and tell nobody that it failed.
-pub(crate) fn measure_log(
-    connection: &mut Connection,
-    log_pages: &Arc<AtomicU32>,
-) -> rusqlite::Result<()> {
-    let log_pages = Arc::clone(log_pages);
-    connection.wal_hook(Some(move |_: &mut Wal, pages| {
-        log_pages.store(u32::try_from(pages).unwrap_or_default(), Ordering::Relaxed);
+/// How long the log of a file is, as far as the connection knows that writes to it.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// How long it was after the last commit, or nothing if it has been taken over since.
+    pages: Arc<AtomicU32>,
+}
+
+impl Log {
+    /// Has a connection say after each commit how many pages its log has. It then does not take the log over of itself
+    /// any more: SQLite would do it within the commit, and tell nobody that it failed.
+    pub(crate) fn measure(&self, connection: &mut Connection) -> rusqlite::Result<()> {
+        let pages = Arc::clone(&self.pages);
+        connection.wal_hook(Some(move |_: &mut Wal, length| {
+            pages.store(u32::try_from(length).unwrap_or_default(), Ordering::Relaxed);
+            Ok(())
+        }))
+    }
+
+    /// Whether it is long enough to be taken over.
+    pub(crate) fn is_due(&self) -> bool {
+        self.pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES
+    }
+
+    /// Takes it over into the file. What somebody still reads stays in it until another time, and is no failure.
+    pub(crate) fn take_over(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+            .query_row([], |_| Ok(()))?;
+        self.pages.store(0, Ordering::Relaxed);
         Ok(())
-    }))
+    }
 }
 
 /// A connection that has its file to itself, and so needs no memory that it would share with others.

@@ -7,11 +7,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::mpsc::{Receiver, RecvTimeoutError},
     time::Duration,
 };
 
@@ -25,7 +21,7 @@ use tracing::{error, info};
 use crate::{
     group::{Completion, GroupSettings, Notice, Sink},
     health::{Health, HealthWriter},
-    open::{CHECKPOINT_PAGES, Disk, connect, measure_log, now_ms},
+    open::{Disk, Log, connect, now_ms},
     write::{Written, write},
 };
 
@@ -49,8 +45,7 @@ pub(crate) struct Writer {
     settings: GroupSettings,
     health: HealthWriter,
     sink: Sink,
-    /// How long the log was after the last commit, or nothing if it has been taken over since.
-    log_pages: Arc<AtomicU32>,
+    log: Log,
     /// An fsync has failed: what the kernel then keeps and what the disk holds may differ for good, and no later
     /// fsync tells. Nothing more is written in this run.
     stopped: bool,
@@ -65,8 +60,8 @@ impl Writer {
         health: HealthWriter,
         sink: Sink,
     ) -> rusqlite::Result<Self> {
-        let log_pages = Arc::default();
-        measure_log(&mut connection, &log_pages)?;
+        let log = Log::default();
+        log.measure(&mut connection)?;
         Ok(Self {
             connection,
             disk,
@@ -74,7 +69,7 @@ impl Writer {
             settings,
             health,
             sink,
-            log_pages,
+            log,
             stopped: false,
         })
     }
@@ -118,7 +113,7 @@ impl Writer {
         match self.transact(requests) {
             Ok(completions) => {
                 // whether all is well, the log then says
-                if !self.is_checkpoint_due() {
+                if !self.log.is_due() {
                     self.is_well();
                 }
                 completions
@@ -180,28 +175,15 @@ impl Writer {
 
     /// Takes the log over into the file if it is long enough.
     pub(crate) fn checkpoint_if_due(&mut self) {
-        if self.stopped || !self.is_checkpoint_due() {
+        if self.stopped || !self.log.is_due() {
             return;
         }
-        match self.checkpoint() {
+        match self.log.take_over(&self.connection) {
             Ok(()) => self.is_well(),
             Err(error) => {
                 self.failed(&error);
             }
         }
-    }
-
-    fn is_checkpoint_due(&self) -> bool {
-        self.log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES
-    }
-
-    /// What somebody still reads stays in the log until another time, and is no failure.
-    fn checkpoint(&self) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-            .query_row([], |_| Ok(()))?;
-        self.log_pages.store(0, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Finds out whose fault it was, says so if it is new, and sees to it that the next write finds a sound
@@ -267,8 +249,8 @@ impl Writer {
         };
         let fill = "UPDATE properties SET value = hex(zeroblob(?1 / 2)) WHERE name = 'probe'";
         let clear = "UPDATE properties SET value = '' WHERE name = 'probe' AND ?1 = 0";
-        let log = if self.is_checkpoint_due() {
-            self.checkpoint()
+        let log = if self.log.is_due() {
+            self.log.take_over(&self.connection)
         } else {
             Ok(())
         };
@@ -295,7 +277,7 @@ impl Writer {
         self.let_go();
         // if there is none to be had, the old one fails again, and that is said
         if let Ok(mut connection) = connect(self.disk, &self.path, self.settings.cache_kib)
-            && measure_log(&mut connection, &self.log_pages).is_ok()
+            && self.log.measure(&mut connection).is_ok()
         {
             self.connection = connection;
         }
@@ -347,7 +329,7 @@ fn refuse(requests: &[Request], fault: Fault) -> Vec<Completion> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Arc};
 
     use engine::{
         ChangeHash, DocumentId,
@@ -356,7 +338,11 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{health::health, open::connect_readonly, schema};
+    use crate::{
+        health::health,
+        open::{CHECKPOINT_PAGES, connect_readonly},
+        schema,
+    };
 
     fn writer(folder: &TempDir) -> Writer {
         let path = folder.path().join("group.db");

@@ -136,13 +136,14 @@ impl Door {
     /// # Errors
     /// [`AccountError`] if the database fails, or there is no randomness.
     pub fn new(
-        [reader, writer]: [AccountStore; 2],
+        [reader, mut writer]: [AccountStore; 2],
         secret: SecretKey,
         policy: Policy,
         Resolvers { dids, clients }: Resolvers,
     ) -> Result<Self, AccountError> {
         let epoch = reader.token_epoch()?;
         let tokens = Arc::new(TokenKeys::derive(&secret, &epoch));
+        writer.keep_tidy()?;
         Ok(Self {
             policy,
             secret,
@@ -321,6 +322,14 @@ impl Door {
             written
         };
         self.write(write).await
+    }
+
+    /// Puts the log of the account database into its file, if it is time.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails; the log grows until it does not.
+    pub async fn tidy(self: &Arc<Self>) -> Result<(), AccountError> {
+        self.write(AccountStore::tidy).await
     }
 
     /// The keys of tokens in the epoch that is in force.

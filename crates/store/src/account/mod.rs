@@ -35,7 +35,7 @@ pub use self::{
 
 use crate::{
     error::{AccountError, OpenError},
-    open::Disk,
+    open::{Disk, Log},
     schema,
 };
 
@@ -47,6 +47,7 @@ const STATEMENTS_MAX: usize = 100;
 /// The account database.
 pub struct AccountStore {
     connection: Connection,
+    log: Log,
 }
 
 impl AccountStore {
@@ -62,7 +63,30 @@ impl AccountStore {
     pub(crate) fn open_on(disk: Disk, path: &Path) -> Result<Self, OpenError> {
         let connection = schema::open(disk, path, &schema::ACCOUNT, CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            log: Log::default(),
+        })
+    }
+
+    /// From now on the log is put into the file by [`Self::tidy`] alone, which can say that it failed. For the one
+    /// connection that lives long; the others see to it in passing.
+    ///
+    /// # Errors
+    /// [`AccountError`] if SQLite refuses.
+    pub fn keep_tidy(&mut self) -> Result<(), AccountError> {
+        Ok(self.log.measure(&mut self.connection)?)
+    }
+
+    /// Puts the log into the file, if it is long enough to be worth it. As long as that fails it grows.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails.
+    pub fn tidy(&self) -> Result<(), AccountError> {
+        if self.log.is_due() {
+            self.log.take_over(&self.connection)?;
+        }
+        Ok(())
     }
 
     /// A number that is another one once another connection, in whichever process, has changed the database. It
