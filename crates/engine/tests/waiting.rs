@@ -277,6 +277,19 @@ fn beyond_so_many_bytes_on_their_way_to_the_disk_changes_wait_until_some_are_the
 }
 
 #[test]
+fn what_waits_for_the_disk_is_still_there_after_memory_was_looked_through_for_what_is_idle() {
+    let mut world = World::new(settings());
+    let connection = empty(&mut world);
+    let mut forge = Forge::new(1);
+    let changes = [HALF, HALF, LITTLE, LITTLE].map(|bytes| forge.change(bytes));
+    assert_eq!(on_the_way(&mut world, connection, &changes), [1, 2, 3, 3]);
+    world.pass_ms(60_000);
+    world.settle();
+    let stored = &world.store.documents[&document(7)];
+    assert_eq!((stored.meta.changes, world.closed.len()), (4, 0));
+}
+
+#[test]
 fn what_the_disk_refused_is_not_on_its_way_any_more() {
     let mut world = World::new(settings());
     let connection = empty(&mut world);
