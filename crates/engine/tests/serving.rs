@@ -8,14 +8,19 @@
 
 mod world;
 
-use automerge::{Automerge, sync::SyncDoc};
+use automerge::{
+    Automerge,
+    sync::{ChunkList, Message, MessageVersion, SyncDoc},
+};
 use bytes::Bytes;
 use engine::{
-    Access, Announce, ChangeHash, Input, Settings, limits::READING_BYTES_MAX, storage::Fault,
+    Access, Announce, ChangeHash, Input, Settings,
+    limits::READING_BYTES_MAX,
+    storage::{Fault, ReadWhat},
 };
 use minicbor::Encoder;
 use world::{
-    Client, Dice, Received, World, document, frame, in_step, message_of, ours, settings,
+    Client, Dice, Received, Request, World, document, frame, in_step, message_of, ours, settings,
     sync_frame, talk, write,
 };
 
@@ -842,4 +847,66 @@ fn who_asks_for_many_documents_at_once_is_read_some_and_the_others_once_those_ar
     for device in &devices {
         assert!(device.value().as_ref() == Some(&value), "{}", device.id);
     }
+}
+
+/// A change goes as a whole, however long it is.
+#[test]
+fn long_changes_that_a_lagging_peer_lacks_of_many_documents_are_read_a_few_at_a_time() {
+    const COUNT: u8 = 8;
+    let mut world = World::new(settings());
+    let reader = world.connect("reader", Access::Write);
+    let mut writers = vec![];
+    for n in 0..COUNT {
+        let mut writer = Client::new("writer", document(n));
+        writer.edit("one");
+        writer.connect(&mut world);
+        talk(&mut world, std::slice::from_mut(&mut writer));
+        // longer than an index waits for quiet
+        world.pass_ms(300);
+        world.settle();
+        write(&mut world, &mut writer, "two");
+        // that the reader has it, too
+        let have = Message {
+            heads: writer.doc.get_heads(),
+            need: vec![],
+            have: vec![],
+            changes: ChunkList::empty(),
+            flags: None,
+            version: MessageVersion::V1,
+        };
+        let has = sync_frame("sync", "reader", document(n), &have.encode());
+        world.frame(reader, has);
+        world.settle();
+        writers.push(writer);
+    }
+    world.input(Input::Congested { connection: reader });
+    let mut dice = Dice(1);
+    let value: String = (0..(1 << 17))
+        .map(|_| format!("{:016x}", dice.roll()))
+        .collect();
+    for writer in &mut writers {
+        write(&mut world, writer, &value);
+    }
+    let long = |n| {
+        let stored = &world.store.documents[&document(n)].chunks;
+        stored.last().unwrap().bytes.len()
+    };
+    let change_bytes = (0..COUNT).map(long).min().unwrap();
+    assert!(change_bytes > 2 << 20, "{change_bytes}");
+    world.input(Input::Drained { connection: reader });
+    let parts = world.asked.iter().filter(|(_, request)| {
+        let part = |what| matches!(what, ReadWhat::Chunks { from: 1.., .. });
+        matches!(request, Request::Read(read) if part(read.what))
+    });
+    let (reads, parts) = (world.asked.len(), parts.count());
+    assert_eq!(reads, parts, "they are served in parts");
+    let most = READING_BYTES_MAX / change_bytes + 1;
+    assert!((2..=most).contains(&reads), "{reads} of at most {most}");
+    let mut sent = 0;
+    while !world.asked.is_empty() {
+        world.store_some(1);
+        world.pass_ms(0);
+        sent += world.sent.remove(&reader).into_iter().flatten().count();
+    }
+    assert!(sent >= usize::from(COUNT), "{sent} messages");
 }
