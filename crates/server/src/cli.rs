@@ -184,7 +184,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("groundmist-sync: {}", told(&error));
+            output::complain!("groundmist-sync: {}", told(&error));
             let usage = error.is::<SettingsProblems>() || error.is::<UsageError>();
             if usage { USAGE.into() } else { FAILED.into() }
         }
@@ -285,5 +285,8 @@ fn log(level: LogLevel) {
         // a file is read by programs, and by people without their terminal
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // it would say so with `eprintln!`, which panics when standard error takes nothing: whoever has something to say
+        // goes on then, and nobody is told
+        .log_internal_errors(false)
         .init();
 }

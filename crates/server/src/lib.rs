@@ -3,6 +3,9 @@
 //! [`cli`] begins it, [`run`] keeps it going, [`http`] lets in whom the [`door`] knows, [`sync`] takes
 //! them from there to the engine and the store, and [`worker`] is the process that looks into documents.
 
+// they panic when nobody takes what they print
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod cli;
 pub mod door;
 #[cfg(any(test, feature = "fuzz"))]

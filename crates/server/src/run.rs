@@ -337,10 +337,10 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         for (session, group) in in_use {
             match app.door.access(&session, &group) {
                 Ok(access) => {
+                    app.hub.set_access(&session, &group, access);
                     if access.is_none() {
                         info!(session.id = %session, %group, "a session has ended; its sockets are closed");
                     }
-                    app.hub.set_access(&session, &group, access);
                 }
                 Err(problem) => error!("cannot look what a session may do: {problem}"),
             }

@@ -5,13 +5,18 @@
     reason = "a test that meets the unexpected ends"
 )]
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::Duration,
+};
 
 use automerge::Automerge;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Client, Event, Output, Replica, Server, run, within};
+use support::{Client, Event, Output, Replica, Server, command, run, soon, within};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 mod support;
 
@@ -370,4 +375,62 @@ async fn nobody_else_may_read_what_the_server_keeps() {
     paths.extend(["secret.key", "account.db"].map(|name| server.data_dir().join(name)));
     let open: Vec<_> = paths.iter().filter(|path| mode(path) != 0).collect();
     assert!(open.is_empty(), "{open:?}");
+}
+
+/// As when the log lies on a full disk, or whoever read it is gone. Each line of it was a panic, in whichever thread had
+/// something to say.
+#[tokio::test]
+async fn a_server_whose_log_takes_nothing_serves_revokes_and_ends_all_the_same() {
+    let folder = TempDir::new().unwrap();
+    let arguments = [
+        "dev",
+        "--json",
+        "--port",
+        "0",
+        "--data-dir",
+        "data",
+        "--log",
+        "trace",
+    ];
+    let mut command = command(folder.path(), None, &arguments);
+    command.stderr(File::options().write(true).open("/dev/full").unwrap());
+    let mut server = command.spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = soon("the server to say where it is", lines.next_line()).await;
+    let said: Value = serde_json::from_str(&line.unwrap().expect("it runs")).unwrap();
+    let url = said["url"].as_str().unwrap();
+
+    let mut broken = Client::open(url, "broken").await;
+    broken.send(b"no CBOR"[..].into()).await;
+    assert_eq!(broken.close_code().await, 1002);
+    let mut writer = Client::join(url, "writer").await;
+    writer
+        .push(&mut Replica::new("writer", "the group lives"))
+        .await;
+    let sessions = ["token", "ls", "--json", "--data-dir", "data"];
+    let sessions = run_in(folder.path(), &sessions).await.json();
+    let session = sessions[0]["id"].as_str().unwrap();
+    let output = run_in(
+        folder.path(),
+        &["token", "rm", session, "--data-dir", "data"],
+    )
+    .await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!(writer.close_code().await, 1008);
+
+    let pid = rustix::process::Pid::from_raw(server.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let status = within(ENDS_WITHIN, "the server to end", server.wait()).await;
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_command_that_fails_where_standard_error_takes_nothing_says_so_by_its_code() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, code) in [(["docs", "ls"], 1), (["serve", "--port=many"], 64)] {
+        let mut command = command(folder.path(), None, &arguments);
+        command.stderr(File::options().write(true).open("/dev/full").unwrap());
+        let status = soon("the command to end", command.status()).await.unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
 }

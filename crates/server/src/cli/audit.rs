@@ -8,7 +8,7 @@ use store::{AuditEntry, AuditOrder, AuditRow};
 
 use super::{
     DataFlags,
-    output::{print, print_json},
+    output::{complain, print, print_json},
     outside::{identifier, words},
     time::{earlier, parse_since, timestamp},
 };
@@ -37,7 +37,7 @@ impl Audit {
         let mut rows = accounts.audit(since_ms, LINES_MAX, AuditOrder::NewestFirst)?;
         rows.reverse();
         if rows.len() >= LINES_MAX as usize {
-            eprintln!("only the last {LINES_MAX} lines; a shorter --since shows all of its own");
+            complain!("only the last {LINES_MAX} lines; a shorter --since shows all of its own");
         }
         if self.json {
             return print_json(&rows.iter().map(Row::new).collect::<Vec<_>>());

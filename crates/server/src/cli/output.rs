@@ -1,7 +1,7 @@
 //! What the commands print: words for the owner, JSON for programs.
 
 use std::{
-    io::{self, ErrorKind, Write as _, stdout},
+    io::{self, ErrorKind, Write as _, stderr, stdout},
     path::Path,
 };
 
@@ -20,6 +20,11 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints lines to standard error, if it takes them.
+pub(super) fn print_problem(text: &str) {
+    stderr().write_all(text.as_bytes()).ok();
+}
+
 /// Prints one line, in the words of `format!`. Not `println!`, which panics when standard output has no room.
 macro_rules! say {
     ($($words:tt)*) => {
@@ -27,6 +32,15 @@ macro_rules! say {
     };
 }
 pub(super) use say;
+
+/// Says one line on standard error, in the words of `format!`. Not `eprintln!`, which panics when standard error takes
+/// nothing: there is nobody to be told then.
+macro_rules! complain {
+    ($($words:tt)*) => {
+        $crate::cli::output::print_problem(&format!("{}\n", format_args!($($words)*)))
+    };
+}
+pub(super) use complain;
 
 /// Why a file could not be written, in words for the owner.
 pub(super) fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {

@@ -10,7 +10,7 @@ use store::{Occasion, RevokedCounts};
 
 use super::{
     DataFlags, UsageError,
-    output::{count, print},
+    output::{count, print, print_problem},
 };
 use crate::door::now_ms;
 
@@ -48,10 +48,11 @@ fn ask() -> Result<()> {
             "panic asks before it does anything, and there is no terminal to ask at; add --yes";
         return Err(UsageError(problem.into()).into());
     }
-    eprint!(
+    let question = format!(
         "This ends all devices, sessions, approvals and grants, and every token. Documents stay.\n\
          Type {CONSENT} to go on: "
     );
+    print_problem(&question);
     let mut answer = String::new();
     stdin()
         .lock()

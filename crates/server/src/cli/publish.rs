@@ -16,7 +16,7 @@ use self::pds::{Pds, PdsError, Place};
 use super::{
     UsageError, block_on,
     lookup::Lookup,
-    output::{print_json, say},
+    output::{complain, print_json, say},
     outside,
 };
 use crate::{
@@ -178,7 +178,7 @@ fn print(place: &Place, record: &Value) -> Result<()> {
     writeln!(out, "{record:#}")?;
     out.flush()?;
     // beside the record, so that the record alone can be handed on
-    eprintln!("belongs at {place} (com.atproto.repo.putRecord, rkey = the owner's DID)");
+    complain!("belongs at {place} (com.atproto.repo.putRecord, rkey = the owner's DID)");
     Ok(())
 }
 
@@ -242,7 +242,7 @@ async fn sign_in_and_change(
     if let Err(error) = pds.sign_out(session).await
         && is_pds_well
     {
-        eprintln!(
+        complain!(
             "groundmist-sync: the session on the PDS could not be ended ({error}); it ends by itself"
         );
     }
