@@ -192,12 +192,17 @@ enum Tried {
     /// Somebody has ended the process, if only the kernel for want of memory, or whoever ends the server: that says
     /// little of the document.
     Killed,
+    /// It took too long, which may be for want of a processor: a machine or a container that was stopped meanwhile does
+    /// not know it.
+    Late,
 }
 
 struct Process {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
+    /// Whether it has said so. What ends it before is no document's fault.
+    is_ready: bool,
 }
 
 impl Foreman {
@@ -248,15 +253,19 @@ impl Foreman {
         }
     }
 
-    /// The reply to a job. One whose process was killed is tried once more: it may have been the one beside it in memory
-    /// that the kernel was after.
+    /// The reply to a job. One that may not be to blame for what befell its process is tried once more: the kernel may
+    /// have been after the one beside it in memory.
     async fn reply(&mut self, job: &Job) -> pipe::Reply {
-        for _ in 0..2 {
-            if let Tried::Answered(reply) = self.attempt(job).await {
-                return reply;
-            }
+        if let Tried::Answered(reply) = self.attempt(job).await {
+            return reply;
         }
-        pipe::Reply::indigestible("the worker process was killed twice while it was at it")
+        match self.attempt(job).await {
+            Tried::Answered(reply) => reply,
+            Tried::Killed => {
+                pipe::Reply::indigestible("the worker process was killed twice while it was at it")
+            }
+            Tried::Late => pipe::Reply::indigestible("it took the worker too long"),
+        }
     }
 
     async fn attempt(&mut self, job: &Job) -> Tried {
@@ -265,8 +274,16 @@ impl Foreman {
             Ok(Ok(reply)) => Tried::Answered(reply),
             Ok(Err(error)) => self.died(&error).await,
             Err(_) => {
+                let is_ready = self
+                    .process
+                    .as_ref()
+                    .is_some_and(|process| process.is_ready);
                 self.end().await;
-                Tried::Answered(pipe::Reply::indigestible("it took the worker too long"))
+                if is_ready {
+                    Tried::Late
+                } else {
+                    self.cannot_start(&"it is not ready in time")
+                }
             }
         }
     }
@@ -274,29 +291,30 @@ impl Foreman {
     async fn work(&mut self, job: &Job) -> std::io::Result<pipe::Reply> {
         let process = match &mut self.process {
             Some(process) => process,
-            none => {
-                let process = none.insert(spawn(&self.settings)?);
-                if !std::mem::replace(&mut self.can_start, true) {
-                    info!("the worker process starts again");
-                }
-                process
-            }
+            none => none.insert(spawn(&self.settings)?),
         };
+        if !process.is_ready {
+            pipe::receive_ready(&mut process.output).await?;
+            process.is_ready = true;
+            if !std::mem::replace(&mut self.can_start, true) {
+                info!("the worker process starts again");
+            }
+        }
         pipe::send_job(&mut process.input, job).await?;
         pipe::receive_reply(&mut process.output, job).await
     }
 
     async fn died(&mut self, error: &std::io::Error) -> Tried {
         let Some(mut process) = self.process.take() else {
-            if std::mem::replace(&mut self.can_start, false) {
-                warn!("cannot start the worker process: {error}; its jobs wait until it can be");
-            }
-            return Tried::Answered(pipe::Reply::unavailable());
+            return self.cannot_start(error);
         };
         // one that is ending keeps the status that it ends with
         process.child.start_kill().ok();
         let made_no_sense = error.kind() == std::io::ErrorKind::InvalidData;
         match process.child.wait().await {
+            Ok(status) if !process.is_ready => {
+                self.cannot_start(&format_args!("it ended before its first job ({status})"))
+            }
             Ok(status) if status.signal().is_some_and(was_sent) && !made_no_sense => {
                 warn!("the worker process was killed");
                 Tried::Killed
@@ -310,6 +328,13 @@ impl Foreman {
                 Tried::Answered(pipe::Reply::indigestible(&reason))
             }
         }
+    }
+
+    fn cannot_start(&mut self, why: &dyn std::fmt::Display) -> Tried {
+        if std::mem::replace(&mut self.can_start, false) {
+            warn!("cannot start the worker process: {why}; its jobs wait until it can be");
+        }
+        Tried::Answered(pipe::Reply::unavailable())
     }
 
     /// Ends the process, if there is one. It has nothing to lose.
@@ -354,5 +379,88 @@ fn spawn(settings: &WorkerSettings) -> std::io::Result<Process> {
         child,
         input,
         output,
+        is_ready: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// What comes of a job whose workers do this, in words of the shell, and how many there were.
+    async fn outcome(does: &str) -> (WorkOutcome, usize) {
+        let folder = TempDir::new().unwrap();
+        let (program, starts) = (folder.path().join("worker"), folder.path().join("starts"));
+        let script = format!("#!/bin/sh\necho >> {}\n{does}\n", starts.display());
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let worker = Worker::start(WorkerSettings {
+            program,
+            address_space_bytes: 1 << 30,
+            job_seconds_max: 1,
+            idle_ms: 60_000,
+        });
+        let chunks = Bytes::from_static(b"a document");
+        let outcome = worker.run(Job::Index { chunks }, Priority::Waiting).await;
+        worker.stop().await;
+        (outcome, fs::read_to_string(starts).unwrap().lines().count())
+    }
+
+    fn is_blamed(outcome: &WorkOutcome, why: &str) -> bool {
+        matches!(outcome, WorkOutcome::Indigestible { reason } if reason.starts_with(why))
+    }
+
+    /// What a worker does that is ready.
+    const IS_READY: &str = "printf '\\007'";
+
+    #[tokio::test]
+    async fn a_job_at_which_two_workers_were_killed_finds_no_third() {
+        let (outcome, workers) = outcome(&format!("{IS_READY}; kill -9 $$")).await;
+        let why = "the worker process was killed twice while it was at it";
+        assert!(is_blamed(&outcome, why), "{outcome:?}");
+        assert_eq!(workers, 2);
+    }
+
+    /// The machine, or the container, may have stood still.
+    #[tokio::test]
+    async fn a_job_that_takes_too_long_is_tried_once_more() {
+        let (outcome, workers) = outcome(&format!("{IS_READY}; exec sleep 60")).await;
+        assert!(
+            is_blamed(&outcome, "it took the worker too long"),
+            "{outcome:?}"
+        );
+        assert_eq!(workers, 2);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_of_a_job_is_not_followed_by_another() {
+        let (outcome, workers) = outcome(&format!("{IS_READY}; exit 3")).await;
+        assert!(
+            is_blamed(&outcome, "the worker process died of it"),
+            "{outcome:?}"
+        );
+        assert_eq!(workers, 1);
+    }
+
+    /// It has seen no document: there may be less memory than it is to have, or the kernel was after somebody's.
+    #[tokio::test]
+    async fn what_befalls_a_worker_before_it_is_ready_is_no_documents_fault() {
+        for does in [
+            "exit 1",
+            "kill -9 $$",
+            "kill -6 $$",
+            "exec sleep 60",
+            "echo nonsense",
+        ] {
+            let (outcome, _) = outcome(does).await;
+            assert!(
+                matches!(outcome, WorkOutcome::Unavailable),
+                "{does}: {outcome:?}"
+            );
+        }
+    }
 }

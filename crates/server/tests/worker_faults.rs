@@ -17,9 +17,6 @@ use serde_json::Value;
 use support::{Client, Replica, Server, soon};
 use tokio::time::interval;
 
-const CONFIG: &str = "[compaction]\nfloor_bytes = 100\nquiet_ms = 100\n\
-                      [worker]\njob_seconds_max = 2\nidle_ms = 60_000\n";
-
 /// The processes that a server has started and not buried, and the state of each.
 fn children(server: &Server) -> Vec<(Pid, char)> {
     let entries = fs::read_dir("/proc").unwrap();
@@ -50,7 +47,16 @@ async fn worker(server: &Server) -> Pid {
 
 /// A server, a client, and a document that has been compacted; the worker process waits for the next job.
 async fn begin() -> (Server, Client, Replica) {
-    let server = Server::start_on_disk("64m", CONFIG, vec![]).await;
+    begin_with(2).await
+}
+
+/// The same with a worker that may take so many seconds.
+async fn begin_with(job_seconds_max: u32) -> (Server, Client, Replica) {
+    let config = format!(
+        "[compaction]\nfloor_bytes = 100\nquiet_ms = 100\n\
+         [worker]\njob_seconds_max = {job_seconds_max}\nidle_ms = 60_000\n"
+    );
+    let server = Server::start_on_disk("64m", &config, vec![]).await;
     let mut writer = Client::join(&server.url, "writer").await;
     let mut note = Replica::new("writer", "new");
     writer.push(&mut note).await;
@@ -69,6 +75,18 @@ async fn shows(server: &Server, note: &Replica, is_so: impl Fn(&Value) -> bool) 
         }
     };
     soon("the document to be so", shown).await
+}
+
+/// Less memory than a worker has already.
+const TINY: Rlimit = Rlimit {
+    current: Some(1 << 20),
+    maximum: Some(1 << 20),
+};
+const DIED_OF_IT: &str = "the worker process died of it (signal: 6";
+
+/// More than it has room for then.
+fn much_text() -> String {
+    (0..40).map(|_| long_text()).collect()
 }
 
 /// Something for the worker to do: text that does not become shorter.
@@ -105,63 +123,18 @@ async fn a_worker_that_is_ended_is_followed_by_another(signal: Signal) {
     assert_ne!(worker(&server).await, first, "and the dead one is buried");
 }
 
-#[tokio::test]
-async fn a_job_at_which_two_workers_were_killed_finds_no_third_and_its_document_syncs_on() {
-    let (server, mut writer, mut note) = begin().await;
-    let first = worker(&server).await;
-    kill_process(first, Signal::STOP).unwrap();
-    // the next one stands still as soon as it is a program of its own
-    let calls = server
-        .disk()
-        .inject(server.pid(), "execve", "signal=SIGSTOP");
-    let stopping = calls.await;
-    writer.edit(&mut note, &long_text()).await;
-    kill_process(first, Signal::KILL).unwrap();
-    let second = async {
-        loop {
-            match children(&server)[..] {
-                [(pid, 't' | 'T')] if pid != first => return pid,
-                _ => tokio::task::yield_now().await,
-            }
-        }
-    };
-    let second = soon("a second worker, which stands still", second).await;
-    kill_process(second, Signal::KILL).unwrap();
-    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
-    assert_eq!(
-        shown["quarantine"],
-        "the worker process was killed twice while it was at it"
-    );
-    stopping.end().await;
-
-    writer.edit(&mut note, &long_text()).await;
-    let mut reader = Client::join(&server.url, "reader").await;
-    assert_eq!(reader.pull(note.id).await.unwrap().value(), note.value());
-    // the next worker is for others
-    let mut other = Replica::new("writer", "new");
-    writer.push(&mut other).await;
-    writer.edit(&mut other, &long_text()).await;
-    shows(&server, &other, |shown| shown["tailBytes"] == 0).await;
-    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
-    assert_ne!(shown["tailBytes"], 0);
-    let log = server.stderr();
-    let killed = log.matches("the worker process was killed\n").count();
-    assert_eq!(killed, 2, "{log}");
-    assert_eq!(
-        log.matches("could not digest a document").count(),
-        1,
-        "{log}"
-    );
-}
-
 /// It was kept in memory alone, until the worker failed at the document once more after the next start.
 #[tokio::test]
 async fn a_quarantine_that_finds_no_room_is_stored_once_there_is_and_its_document_syncs_on() {
-    let (mut server, mut writer, mut note) = begin().await;
-    kill_process(worker(&server).await, Signal::STOP).unwrap();
-    writer.edit(&mut note, &long_text()).await;
-    // nothing is to be written any more but what the worker's time brings
+    // it stands still only as long as it is told to
+    let (mut server, mut writer, mut note) = begin_with(60).await;
+    let worker = worker(&server).await;
+    prlimit(Some(worker), Resource::As, TINY).unwrap();
+    kill_process(worker, Signal::STOP).unwrap();
+    writer.edit(&mut note, &much_text()).await;
+    // nothing is to be written any more but what comes of the worker
     server.disk().fill();
+    kill_process(worker, Signal::CONT).unwrap();
     let body = server.has_health(503).await;
     assert!(body.contains("StorageFull"), "{body}");
     let mut reader = Client::join(&server.url, "reader").await;
@@ -187,7 +160,8 @@ async fn a_quarantine_that_finds_no_room_is_stored_once_there_is_and_its_documen
     server.has_health(200).await;
     writer.edit(&mut note, "it syncs on").await;
     let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
-    assert_eq!(shown["quarantine"], "it took the worker too long");
+    let reason = shown["quarantine"].as_str().unwrap();
+    assert!(reason.starts_with(DIED_OF_IT), "{reason}");
     server.terminate().await;
     let log = server.all_stderr().await;
     for line in ["could not digest a document", "no room on the disk"] {
@@ -196,22 +170,14 @@ async fn a_quarantine_that_finds_no_room_is_stored_once_there_is_and_its_documen
 }
 
 #[tokio::test]
-async fn a_worker_that_stands_still_is_ended_and_its_document_syncs_on_uncompacted() {
+async fn a_worker_that_stands_still_is_ended_and_another_does_its_job() {
     let (server, mut writer, mut note) = begin().await;
     let first = worker(&server).await;
     kill_process(first, Signal::STOP).unwrap();
     writer.edit(&mut note, &long_text()).await;
-    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
-    assert_eq!(shown["quarantine"], "it took the worker too long");
-    writer.edit(&mut note, "it syncs on").await;
     let mut reader = Client::join(&server.url, "reader").await;
-    let read = reader.pull(note.id).await.unwrap();
-    assert_eq!(read.value().unwrap(), "it syncs on");
-    // and the next document finds a worker
-    let mut other = Replica::new("writer", "new");
-    writer.push(&mut other).await;
-    writer.edit(&mut other, &long_text()).await;
-    let shown = shows(&server, &other, |shown| shown["tailBytes"] == 0).await;
+    assert_eq!(reader.pull(note.id).await.unwrap().value(), note.value());
+    let shown = shows(&server, &note, |shown| shown["tailBytes"] == 0).await;
     assert_eq!(shown["quarantine"], Value::Null);
     assert_ne!(worker(&server).await, first);
 }
@@ -220,19 +186,11 @@ async fn a_worker_that_stands_still_is_ended_and_its_document_syncs_on_uncompact
 async fn a_worker_without_memory_dies_alone_and_says_of_what() {
     let (server, mut writer, mut note) = begin().await;
     let first = worker(&server).await;
-    let tiny = Rlimit {
-        current: Some(1 << 20),
-        maximum: Some(1 << 20),
-    };
-    prlimit(Some(first), Resource::As, tiny).unwrap();
-    let much: String = (0..40).map(|_| long_text()).collect();
-    writer.edit(&mut note, &much).await;
+    prlimit(Some(first), Resource::As, TINY).unwrap();
+    writer.edit(&mut note, &much_text()).await;
     let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
     let reason = shown["quarantine"].as_str().unwrap();
-    assert!(
-        reason.starts_with("the worker process died of it (signal: 6"),
-        "{reason}"
-    );
+    assert!(reason.starts_with(DIED_OF_IT), "{reason}");
     writer.edit(&mut note, "it syncs on").await;
     let mut other = Replica::new("writer", "new");
     writer.push(&mut other).await;
@@ -255,4 +213,19 @@ async fn documents_wait_for_a_worker_that_cannot_be_started_and_none_is_quaranti
     assert_eq!(shown["quarantine"], Value::Null);
     let log = server.stderr();
     assert_eq!(log.matches("cannot start the worker").count(), 1, "{log}");
+}
+
+/// It has not seen one. As where the service may have less memory than its worker is to have.
+#[tokio::test]
+async fn a_worker_that_ends_before_its_first_job_has_no_document_quarantined() {
+    let (mut server, mut writer, mut note) = begin().await;
+    let disk = server.disk();
+    let refused = disk.inject(server.pid(), "prlimit64", "error=EPERM").await;
+    kill_process(worker(&server).await, Signal::KILL).unwrap();
+    writer.edit(&mut note, &long_text()).await;
+    server.has_logged("cannot start the worker process").await;
+    refused.end().await;
+    server.has_logged("the worker process starts again").await;
+    let shown = shows(&server, &note, |shown| shown["tailBytes"] == 0).await;
+    assert_eq!(shown["quarantine"], Value::Null);
 }

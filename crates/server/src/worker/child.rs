@@ -14,7 +14,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use super::pipe::{ExportFormat, Job, Reply, receive_job, send_reply};
+use super::pipe::{ExportFormat, Job, Reply, receive_job, send_ready, send_reply};
 
 /// How much less important than the server the worker is.
 const NICENESS: i32 = 10;
@@ -32,6 +32,8 @@ pub fn run(address_space_bytes: u64, job_seconds_max: u64) -> io::Result<()> {
     // a panic is reported as a reply, without its words: they may hold contents of the document
     std::panic::set_hook(Box::new(|_| {}));
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    limit_time(job_seconds_max)?;
+    send_ready(&mut output)?;
     while let Some(job) = receive_job(&mut input)? {
         limit_time(job_seconds_max)?;
         let reply = catch_unwind(AssertUnwindSafe(|| work(&job)))

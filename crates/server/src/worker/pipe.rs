@@ -109,6 +109,24 @@ impl Job {
     }
 }
 
+/// What the worker says once it has its limits: from then on what ends it is a job.
+const READY: u8 = 7;
+
+/// The server's side: waits until the worker is ready.
+pub(super) async fn receive_ready(pipe: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    if pipe.read_u8().await? == READY {
+        Ok(())
+    } else {
+        Err(malformed())
+    }
+}
+
+/// The worker's side: says that it is ready.
+pub(super) fn send_ready(pipe: &mut impl Write) -> io::Result<()> {
+    pipe.write_all(&[READY])?;
+    pipe.flush()
+}
+
 const DONE: u8 = 0;
 const INVALID: u8 = 1;
 const INDIGESTIBLE: u8 = 2;
