@@ -178,6 +178,14 @@ fn every_bug_that_the_simulator_plants_stands_on_the_page_of_proof_with_its_seed
     assert!(bugs > 10, "{bugs}");
 }
 
+/// By default systemd stops a service of which the kernel has ended any process for want of memory: and the worker is the
+/// first that it ends, so that the server goes on.
+#[test]
+fn the_unit_does_not_stop_the_server_for_a_worker_that_was_ended_for_want_of_memory() {
+    let unit = page("deploy/groundmist-sync.service");
+    assert!(unit.lines().any(|line| line == "OOMPolicy=continue"));
+}
+
 /// Whether a piece of code is the name of a test: they are sentences.
 fn is_test_name(code: &str) -> bool {
     code.matches('_').count() >= 3

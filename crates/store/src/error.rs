@@ -95,7 +95,8 @@ pub enum OpenProblem {
     Sqlite(#[source] rusqlite::Error),
     /// What is read is not what was written.
     #[error(
-        "is damaged ({what}); restore it from a backup, or move it away to begin with an empty one"
+        "is damaged ({what}); stop the server, move the file away together with the -wal and -shm beside it, put one \
+         from a backup in its place if you have one, and start the server again"
     )]
     Damaged {
         /// Where.
