@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::select_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store::AccountStore;
 use tokio::{
@@ -116,17 +117,22 @@ impl Server {
     /// Serves until the process is told to end, and then ends.
     ///
     /// # Errors
-    /// If the process cannot listen to signals.
-    pub async fn run_until_signal(self) -> Result<()> {
+    /// If the process cannot listen to signals, or one of its tasks has panicked: without the one that closes sockets,
+    /// nothing that is taken back would be. Whatever supervises the process starts it again.
+    pub async fn run_until_signal(mut self) -> Result<()> {
         let (mut terminate, mut interrupt) = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let is_whole = tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            _ = select_all(&mut self.tasks) => false,
+        };
         self.stop().await;
+        if !is_whole {
+            bail!("a task of the server has ended, which is a bug of ours; start the server again");
+        }
         Ok(())
     }
 
@@ -138,7 +144,8 @@ impl Server {
         self.stop.send_replace(true);
         let end = async {
             self.app.hub.clone().shutdown().await;
-            for task in self.tasks {
+            // one that has ended may have been waited for already
+            for task in self.tasks.into_iter().filter(|task| !task.is_finished()) {
                 task.await.ok();
             }
         };
@@ -418,6 +425,26 @@ mod tests {
     use std::{net::TcpStream, time::Duration};
 
     use super::*;
+    use crate::settings::SettingsFlags;
+
+    #[tokio::test]
+    async fn a_server_of_which_a_task_has_ended_ends_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::of_process(&SettingsFlags {
+            config: Some("/dev/null".into()),
+            data_dir: Some(folder.path().join("data")),
+            port: Some("0".into()),
+            ..SettingsFlags::default()
+        });
+        for task in 0..4 {
+            let server = Server::start(settings.as_ref().unwrap(), TryIt::Hidden);
+            let server = server.await.unwrap();
+            // as by a panic
+            server.tasks[task].abort();
+            let ended = timeout(Duration::from_secs(20), server.run_until_signal()).await;
+            assert!(ended.unwrap().is_err());
+        }
+    }
 
     #[tokio::test]
     async fn five_hundred_who_come_before_one_is_accepted_are_all_connected_without_a_second_try() {
