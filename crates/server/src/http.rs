@@ -99,6 +99,7 @@ impl App {
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/authenticate", post(authenticate::authenticate))
+        .route("/sync", get(sync))
         .merge(xrpc::routes())
         .layer(for_apps())
         .merge(
@@ -107,7 +108,6 @@ pub fn router(app: Arc<App>) -> Router {
                 .layer(CorsLayer::new().allow_origin(Any)),
         )
         .route("/", get(root))
-        .route("/sync", get(sync))
         .route("/xrpc/_health", get(health));
     if app.try_it == TryIt::Served {
         router = router

@@ -434,3 +434,17 @@ async fn a_command_that_fails_where_standard_error_takes_nothing_says_so_by_its_
         assert_eq!(status.code(), Some(code), "{arguments:?}");
     }
 }
+
+/// Which a WebSocket that fails does not tell it.
+#[tokio::test]
+async fn a_page_of_another_origin_learns_whether_its_token_is_good() {
+    let server = Server::start().await;
+    let origin = [("Origin", "https://app.example.com")];
+    let good = format!("/sync?token={}", server.token);
+    for (path, status) in [(&*good, 426), ("/sync?token=none", 401)] {
+        let (found, answer) = server.http(path, &origin).await;
+        assert_eq!(found, status);
+        let readable = "access-control-allow-origin: https://app.example.com";
+        assert!(answer.contains(readable), "{answer}");
+    }
+}
