@@ -66,7 +66,7 @@ impl Pulse {
         self.0.started + Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed))
     }
 
-    fn beat(&self) {
+    pub(super) fn beat(&self) {
         let ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last_ms.store(ms, Ordering::Relaxed);
     }

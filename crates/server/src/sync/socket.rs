@@ -20,6 +20,8 @@ use super::{
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long a peer may give no sign of life before it is given up.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
+/// How much later than it is to be a task runs where the whole process has stood still: frozen, or its machine stopped.
+const STOOD_STILL_MIN: Duration = Duration::from_secs(5);
 /// How long a peer has to answer our close.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
 /// How many bytes of frames are handed over before they are flushed.
@@ -180,7 +182,12 @@ async fn watch(pulse: &Pulse, signs: &SignsOfLife) {
             signs.ping();
             ping_at = now + PING_EVERY;
         }
-        sleep_until(ping_at.min(dead_at)).await;
+        let next_at = ping_at.min(dead_at);
+        sleep_until(next_at).await;
+        if next_at.elapsed() > STOOD_STILL_MIN {
+            // nobody was asked meanwhile, and what was answered is not read yet
+            pulse.beat();
+        }
     }
 }
 
@@ -309,6 +316,17 @@ mod tests {
         let mut peer = client(theirs).await;
         tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
         assert_eq!(serve(ours, Duration::from_secs(3_600)).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_not_silent_for_as_long_as_the_server_stands_still() {
+        let (ours, theirs) = duplex(64 << 10);
+        let mut peer = client(theirs).await;
+        tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
+        let served = tokio::spawn(serve(ours, Duration::from_secs(3_600)));
+        tokio::task::yield_now().await;
+        tokio::time::advance(DEAD_AFTER * 2).await;
+        assert_eq!(served.await.unwrap(), None);
     }
 
     #[tokio::test(start_paused = true)]
