@@ -16,11 +16,12 @@ use std::{
 
 use futures_util::future::join_all;
 use rusqlite::Connection;
+use rustix::process::Signal;
 use support::{
     Client, Replica, Server,
     disk::Injected,
     identity::{Device, GROUP, World, unique},
-    soon,
+    random_id, soon,
 };
 use tokio::net::TcpStream;
 
@@ -359,14 +360,37 @@ async fn behind_an_account_database_that_is_locked_logins_end_in_time_and_socket
     assert_eq!(server.authenticate(&device, &wish).await.status, 200);
 }
 
+#[tokio::test]
+async fn a_group_that_is_locked_when_the_server_ends_does_not_keep_the_others_from_their_end() {
+    let mut server = Server::start().await;
+    let mut waiting = Client::join(&server.url, "waiting").await;
+    let mut note = Replica::new("waiting", "new");
+    waiting.push(&mut note).await;
+    waiting.edit(&mut note, "it has its index").await;
+    // its name comes behind that of the group that is locked
+    let token = server.token("org.example.other", false).await;
+    let mut other = Client::join(&server.url_with(&token), "other").await;
+    let lock = locked(&server.group_file(&server.group), "IMMEDIATE");
+    note.edit("on its way");
+    waiting.sync(&mut note).await;
+    // the answer to what came behind it says that it is handled
+    assert!(waiting.pull(random_id()).await.is_none());
+    server.signal(Signal::TERM);
+    assert_eq!(other.close_code().await, 1001);
+    assert_eq!(server.ended().await.code(), Some(0));
+    drop(lock);
+}
+
 /// All locks are waited for, five seconds each. What supervises it would kill it one day.
 #[tokio::test]
 async fn a_server_that_is_told_to_end_ends_in_time_whatever_is_locked() {
     let world = World::new().await;
     let mut server = world.server().await;
     let mut writer = Client::join(&server.url, "writer").await;
-    let mut note = Replica::new("writer", "acknowledged");
+    let mut note = Replica::new("writer", "new");
     writer.push(&mut note).await;
+    // once it has its index, what is edited goes to the disk
+    writer.edit(&mut note, "acknowledged").await;
     server.cli(&["devices", "open"]).await;
 
     let account = locked(&server.data_dir().join("account.db"), "IMMEDIATE");

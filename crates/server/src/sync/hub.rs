@@ -12,6 +12,7 @@ use std::{
 };
 
 use engine::{Access, Announce, Compaction, ConnectionId};
+use futures_util::future::join_all;
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{debug, error};
 
@@ -291,11 +292,12 @@ impl Hub {
         // what it is at is done after the next start; its end is not to be taken for the document's fault meanwhile
         self.inner.worker.stop().await;
         let groups: Vec<_> = std::mem::take(&mut *self.groups()).into_values().collect();
-        for opened in groups {
-            if let Opened::Running { mailbox, .. } = opened {
-                mailbox.shut_down().await;
-            }
-        }
+        // beside each other: one whose file somebody has locked keeps no other from its end
+        join_all(groups.iter().filter_map(|opened| match opened {
+            Opened::Running { mailbox, .. } => Some(mailbox.shut_down()),
+            Opened::Opening { .. } | Opened::Damaged | Opened::Unavailable(_) => None,
+        }))
+        .await;
         drop(presence.wait_for(|presence| presence.sockets == 0).await);
     }
 
