@@ -32,9 +32,9 @@ class ConfidentialApp {
     return app;
   }
 
-  async attestation(server, { typ = "atproto-client-attestation+jwt", ...claims } = {}) {
+  async attestation(server, device, { typ = "atproto-client-attestation+jwt", ...claims } = {}) {
     const now = Math.floor(Date.now() / 1_000);
-    const payload = { iss: this.clientId, sub: this.clientId, aud: server.did, jti: randomUUID(), iat: now, exp: now + 60, ...claims };
+    const payload = { iss: this.clientId, sub: this.clientId, aud: server.did, jti: randomUUID(), iat: now, exp: now + 60, cnf: { jkt: device.thumbprint }, ...claims };
     const token = await new SignJWT(payload).setProtectedHeader({ typ, alg: "ES256", kid: this.keyId }).sign(this.#key);
     return server.secrets.add("attestation", token);
   }
@@ -49,7 +49,7 @@ cases("a confidential app", "alice", (declare) => {
   declare("without a grant it waits for the owner like any other", async (bench) => {
     const { network, server } = bench;
     const [app, device] = [await ConfidentialApp.on(network, "hopeful"), await Device.with(server)];
-    const { body } = await ask(bench, device, app, await app.attestation(server));
+    const { body } = await ask(bench, device, app, await app.attestation(server, device));
     assert.equal(body.status, "pending");
     assert.equal((await server.onePending()).app, app.clientId);
   });
@@ -58,7 +58,7 @@ cases("a confidential app", "alice", (declare) => {
     const { network, server } = bench;
     const [app, device] = [await ConfidentialApp.on(network, "granted"), await Device.with(server)];
     await server.cli("grants", "add", app.clientId, "--group", GROUP);
-    const { body } = await ask(bench, device, app, await app.attestation(server));
+    const { body } = await ask(bench, device, app, await app.attestation(server, device));
     assert.equal(body.status, "granted", JSON.stringify(body));
     assert.deepEqual(body.session.groups, [{ group: GROUP, access: "write" }]);
     assert.equal((await device.call("getSession")).body.clientId, app.clientId);
@@ -70,14 +70,17 @@ cases("a confidential app", "alice", (declare) => {
     await server.cli("grants", "add", app.clientId, "--group", GROUP);
     const anHourAgo = Math.floor(Date.now() / 1_000) - 3_600;
     const claimed = { iss: app.clientId, sub: app.clientId };
+    const device = await Device.with(server);
     for (const [what, attestation] of [
-      ["another app's", await other.attestation(server)],
-      ["in its name, with another app's key", await other.attestation(server, claimed)],
-      ["for another server", await app.attestation(server, { aud: "did:web:localhost%3A1" })],
-      ["too old", await app.attestation(server, { iat: anHourAgo, exp: anHourAgo + 60 })],
-      ["of another type", await app.attestation(server, { typ: "JWT" })],
+      ["another app's", await other.attestation(server, device)],
+      ["in its name, with another app's key", await other.attestation(server, device, claimed)],
+      ["for another server", await app.attestation(server, device, { aud: "did:web:localhost%3A1" })],
+      ["for another device", await app.attestation(server, await Device.with(server))],
+      ["for any device", await app.attestation(server, device, { cnf: undefined })],
+      ["too old", await app.attestation(server, device, { iat: anHourAgo, exp: anHourAgo + 60 })],
+      ["of another type", await app.attestation(server, device, { typ: "JWT" })],
     ]) {
-      const { status, body } = await ask(bench, await Device.with(server), app, attestation);
+      const { status, body } = await ask(bench, device, app, attestation);
       assert.deepEqual([status, body.error], [403, "UnverifiedApp"], what);
     }
     assert.deepEqual(await server.pending(), []);
@@ -89,9 +92,10 @@ cases("a confidential app", "alice", (declare) => {
     const { network, server } = bench;
     const app = await ConfidentialApp.on(network, "once");
     await server.cli("grants", "add", app.clientId, "--group", GROUP);
-    const attestation = await app.attestation(server);
-    assert.equal((await ask(bench, await Device.with(server), app, attestation)).body.status, "granted");
-    const { status, body } = await ask(bench, await Device.with(server), app, attestation);
+    const device = await Device.with(server);
+    const attestation = await app.attestation(server, device);
+    assert.equal((await ask(bench, device, app, attestation)).body.status, "granted");
+    const { status, body } = await ask(bench, device, app, attestation);
     assert.deepEqual([status, body.error], [403, "UnverifiedApp"]);
   });
 });

@@ -22,7 +22,11 @@ fn header() -> Value {
 }
 
 fn claims() -> Value {
-    json!({ "iss": ID, "sub": ID, "aud": AUDIENCE, "jti": "once", "iat": NOW_S, "exp": NOW_S + 60 })
+    let device = Key::p256(9).public().thumbprint().to_string();
+    json!({
+        "iss": ID, "sub": ID, "aud": AUDIENCE, "jti": "once", "iat": NOW_S, "exp": NOW_S + 60,
+        "cnf": { "jkt": device },
+    })
 }
 
 /// The app has one key of each curve.
@@ -150,6 +154,10 @@ fn an_attestation_for_another_device_is_refused() {
     assert_eq!(for_device(json!({ "jkt": own })), Ok(()));
     assert_eq!(for_device(json!({ "jkt": other })), Err(Fault::Device));
     assert_eq!(for_device(json!({ "jkt": "" })), Err(Fault::Device));
+    assert_eq!(for_device(json!({})), Err(Fault::Device));
+    assert_eq!(for_device(Value::Null), Err(Fault::Device));
+    let for_any = verify(&header(), &without(&claims(), "cnf"));
+    assert_eq!(for_any, Err(Fault::Device));
     assert_eq!(
         for_device(json!({ "jkt": [own] })),
         Err(Fault::Jwt(JwtError::Claims))

@@ -713,3 +713,47 @@ async fn what_anybody_may_know_is_little() {
         assert_eq!(server.request("GET", path, &[], "").await.status, 429);
     }
 }
+
+/// Who hands a call on sees all that is in its body, and makes service auth as it likes: the owner's PDS.
+#[tokio::test]
+async fn an_attestation_that_names_no_key_lets_nobody_in_whom_the_owner_has_not_approved() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let backend = Key::p256();
+    let mut jwk = backend.jwk();
+    jwk["kid"] = "k1".into();
+    let mut confidential = metadata();
+    confidential["token_endpoint_auth_method"] = "private_key_jwt".into();
+    confidential["token_endpoint_auth_signing_alg"] = "ES256".into();
+    confidential["jwks"] = json!({ "keys": [jwk] });
+    world.serve("/client-metadata.json", &confidential);
+    server
+        .cli(&["grants", "add", CLIENT_ID, "--group", GROUP])
+        .await;
+    // what an app of the owner's sent through the PDS, which kept it to itself
+    let caught = backend.jwt(
+        &json!({ "typ": "atproto-client-attestation+jwt", "alg": "ES256", "kid": "k1" }),
+        &json!({
+            "iss": CLIENT_ID, "sub": CLIENT_ID, "aud": server.did(), "jti": unique(),
+            "iat": now_s(), "exp": now_s() + 60,
+        }),
+    );
+    let curious = App::new(&server, &world);
+    let nonce = server.nonce().await;
+    let mut claims = curious
+        .device
+        .claims("POST", &curious.url("requestAccess"), "", &nonce);
+    claims.as_object_mut().unwrap().remove("ath");
+    let mut wish = App::wish();
+    wish["proof"] = curious
+        .device
+        .key
+        .jwt(&curious.device.header(), &claims)
+        .into();
+    wish["attestation"] = caught.into();
+    let auth = world.service_auth(&server.did(), "requestAccess");
+    let answer = curious
+        .call_with("POST", "requestAccess", "Bearer", &auth, None, &wish)
+        .await;
+    assert_eq!(answer.outcome(), (403, "UnverifiedApp".into()));
+}
