@@ -28,7 +28,7 @@ pub(crate) const GROUP: Format = Format {
 /// "gmsA"
 pub(crate) const ACCOUNT: Format = Format {
     application_id: 0x676d_7341,
-    migrations: &[account_1, account_2],
+    migrations: &[account_1, account_2, account_3],
 };
 
 fn group_1(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
@@ -186,6 +186,18 @@ fn account_2(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
     transaction.execute(
         "INSERT INTO properties VALUES ('token_epoch', ?1), ('pairing_open_until_ms', '0')",
         [random_hex().map_err(std::io::Error::from)?],
+    )?;
+    Ok(())
+}
+
+/// What an app vouches for has an end of its own: the approval of a device prolongs the grant, and not that.
+fn account_3(transaction: &Transaction<'_>) -> Result<(), OpenProblem> {
+    transaction.execute_batch(
+        "ALTER TABLE grants ADD COLUMN attested_until_ms INTEGER;
+        UPDATE grants SET attested_until_ms = expires_at_ms WHERE attested IS NOT NULL;
+        ALTER TABLE approvals ADD COLUMN attested INTEGER NOT NULL DEFAULT 0 CHECK (attested IN (0, 1));
+        UPDATE approvals SET attested = 1
+            WHERE device IN (SELECT id FROM devices WHERE proof = 'attested');",
     )?;
     Ok(())
 }

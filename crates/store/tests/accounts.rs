@@ -60,14 +60,17 @@ fn put_legs(file: &Connection, id: &str, device: Option<Leg>, own: Leg, grant: L
         .unwrap();
         if let Some((access, end)) = approval.row() {
             let row = (id, GROUP, access, end);
-            file.execute("INSERT INTO approvals VALUES (?1, ?2, ?3, 0, ?4)", row)
+            file.execute("INSERT INTO approvals VALUES (?1, ?2, ?3, 0, ?4, 0)", row)
                 .unwrap();
         }
     }
     if let Some((access, end)) = grant.row() {
         let row = (id, GROUP, access, end);
-        file.execute("INSERT INTO grants VALUES (?1, ?2, ?3, NULL, 0, ?4)", row)
-            .unwrap();
+        file.execute(
+            "INSERT INTO grants VALUES (?1, ?2, ?3, NULL, 0, ?4, NULL)",
+            row,
+        )
+        .unwrap();
     }
     file.execute(
         "INSERT INTO sessions (id, name, kind, device, created_at_ms, expires_at_ms, ends_at_ms)

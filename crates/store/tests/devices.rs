@@ -242,6 +242,61 @@ fn the_approval_of_one_device_lets_no_other_in_that_its_app_vouches_for() {
 }
 
 #[test]
+fn the_approval_of_one_device_does_not_let_others_in_for_longer_that_its_app_vouches_for() {
+    let accounts = Accounts::create();
+    let ends = NOW + 5;
+    accounts.put_grant(APP, GROUP, Write, ends, &now()).unwrap();
+    attest(&accounts, &attested("early", "early", &[(GROUP, Write)]));
+    // the owner's own, for a year
+    let new = pending("mine", "mine", &[(GROUP, Write)]);
+    accounts.record_pending(&new, 9, &now()).unwrap();
+    accounts
+        .approve(&approval("mine", &[(GROUP, Write)], LATE), &now())
+        .unwrap();
+    // again, within its time: no longer than the owner has said
+    attest(&accounts, &attested("early", "early", &[(GROUP, Write)]));
+    let access = |device| accounts.device_access(device, GROUP, ends).unwrap();
+    assert_eq!(access("mine"), Some(Write));
+    assert_eq!(access("early"), None);
+    let late = attested("late", "late", &[(GROUP, Write)]);
+    let refused = accounts
+        .add_attested_device(&late, &Occasion::at(ends))
+        .unwrap();
+    assert_eq!(refused, Attested::NotGranted);
+}
+
+#[test]
+fn the_approval_of_one_device_wakes_none_that_its_app_has_vouched_for() {
+    for (approved_at, expected) in [(NOW + 1, Some(Read)), (NOW + 5, None)] {
+        let accounts = Accounts::create();
+        accounts.put_grant(APP, GROUP, Write, LATE, &now()).unwrap();
+        attest(&accounts, &attested("other", "other", &[(GROUP, Write)]));
+        // the owner knows the device by now, for something else
+        accounts
+            .approve(&approval("other", &[(OTHER_GROUP, Read)], LATE), &now())
+            .unwrap();
+        // the owner changes their mind: less, and not for long
+        accounts
+            .put_grant(APP, GROUP, Read, NOW + 5, &now())
+            .unwrap();
+        let new = pending("mine", "mine", &[(GROUP, Write)]);
+        accounts.record_pending(&new, 9, &now()).unwrap();
+        let occasion = Occasion::at(approved_at);
+        accounts
+            .approve(&approval("mine", &[(GROUP, Write)], LATE), &occasion)
+            .unwrap();
+        let access = |device, at_ms| accounts.device_access(device, GROUP, at_ms).unwrap();
+        assert_eq!(access("other", approved_at), expected, "at {approved_at}");
+        assert_eq!(access("other", NOW + 5), None);
+        assert_eq!(access("mine", NOW + 5), Some(Write));
+        let new = session("s", Some("other"), &[(GROUP, Write)]);
+        accounts.add(&new, &now()).unwrap();
+        let of_session = accounts.access("s", GROUP, approved_at).unwrap();
+        assert_eq!(of_session, expected);
+    }
+}
+
+#[test]
 fn what_the_owner_approved_a_device_for_is_not_widened_by_its_app() {
     let accounts = Accounts::create();
     accounts.add_device("writer", &[(GROUP, Write)]);

@@ -1,7 +1,7 @@
 //! What a session, or a device, may do with a group now. This is asked at each login, and again and again for each
 //! open socket, so each question is one statement.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{AccountStore, text::words};
 use crate::error::AccountError;
@@ -23,7 +23,10 @@ macro_rules! effective {
         concat!(
             "SELECT own.access_group,
                     CASE WHEN sessions.device IS NULL THEN own.access
-                         ELSE min(own.access, approvals.access, grants.access) END
+                         ELSE min(own.access, approvals.access,
+                                  CASE WHEN approvals.attested = 0 THEN grants.access
+                                       WHEN grants.attested_until_ms > ?2
+                                       THEN min(grants.access, grants.attested) END) END
              FROM sessions
              JOIN session_groups AS own ON own.session = sessions.id
              LEFT JOIN devices ON devices.id = sessions.device AND devices.revoked_at_ms IS NULL
@@ -39,7 +42,10 @@ macro_rules! effective {
 
 pub(super) const OF_SESSION: &str = effective!(" AND own.access_group = ?3");
 pub(super) const ALL_OF_SESSION: &str = effective!(" ORDER BY own.access_group");
-pub(super) const OF_DEVICE: &str = "SELECT min(approvals.access, grants.access)
+pub(super) const OF_DEVICE: &str = "SELECT min(approvals.access,
+                CASE WHEN approvals.attested = 0 THEN grants.access
+                     WHEN grants.attested_until_ms > ?3
+                     THEN min(grants.access, grants.attested) END)
      FROM devices
      JOIN approvals ON approvals.device = devices.id
      JOIN grants ON grants.app = devices.app AND grants.access_group = approvals.access_group
@@ -97,10 +103,19 @@ impl AccountStore {
         group: &str,
         now_ms: i64,
     ) -> Result<Option<SessionAccess>, AccountError> {
-        Ok(self
-            .connection
-            .prepare_cached(OF_DEVICE)?
-            .query_row(params![device, group, now_ms], |row| row.get(0))
-            .optional()?)
+        Ok(access_of_device(&self.connection, device, group, now_ms)?)
     }
+}
+
+pub(super) fn access_of_device(
+    connection: &Connection,
+    device: &str,
+    group: &str,
+    now_ms: i64,
+) -> rusqlite::Result<Option<SessionAccess>> {
+    let access = connection
+        .prepare_cached(OF_DEVICE)?
+        .query_row(params![device, group, now_ms], |row| row.get(0))
+        .optional()?;
+    Ok(access.flatten())
 }

@@ -120,7 +120,7 @@ impl AccountStore {
                     expires_at_ms: approval.expires_at_ms,
                 };
                 let entry = occasion.entry("device.approved");
-                put_approval(transaction, &device, &approval, entry)?;
+                put_approval(transaction, &device, &approval, By::Owner, entry)?;
                 grants::widen(transaction, least_grant(&device, approval), occasion)?;
             }
             Ok(Approved::Device(device))
@@ -158,7 +158,7 @@ impl AccountStore {
                     .filter(|found| found.expires_at_ms > occasion.now_ms);
                 if let Some(approval) = attested_approval(&device, found, approval) {
                     let entry = occasion.entry("device.attested");
-                    put_approval(transaction, &device, &approval, entry)?;
+                    put_approval(transaction, &device, &approval, By::App, entry)?;
                 }
             }
             Ok(Attested::Device(device))
@@ -201,6 +201,7 @@ fn least_grant(device: &Device, approval: Approval) -> Grant {
         group: approval.group,
         access: approval.access,
         attested: None,
+        attested_until_ms: None,
         created_at_ms: approval.created_at_ms,
         expires_at_ms: approval.expires_at_ms,
     }
@@ -217,11 +218,14 @@ fn granted(
         let grant = grants::grant(connection, &new.app, group)?;
         let in_force = grant.filter(|grant| grant.expires_at_ms > now_ms);
         granted.extend(in_force.and_then(|grant| {
+            let until_ms = grant
+                .attested_until_ms
+                .filter(|until_ms| *until_ms > now_ms)?;
             Some(Approval {
                 group: grant.group,
                 access: grant.attested?.min(grant.access).min(*access),
                 created_at_ms: now_ms,
-                expires_at_ms: grant.expires_at_ms,
+                expires_at_ms: until_ms.min(grant.expires_at_ms),
             })
         }));
     }
@@ -291,23 +295,34 @@ fn approval_of(
         .optional()
 }
 
+/// Who has said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The owner.
+    Owner,
+    /// The app, as far as the owner has granted it by name: this lasts as long as that, and is no more than that.
+    App,
+}
+
 fn put_approval(
     connection: &Connection,
     device: &Device,
     approval: &Approval,
+    by: By,
     entry: AuditEntry,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO approvals (device, access_group, access, created_at_ms, expires_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO approvals (device, access_group, access, created_at_ms, expires_at_ms, attested)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
             device.id,
             approval.group,
             approval.access,
             approval.created_at_ms,
-            approval.expires_at_ms
+            approval.expires_at_ms,
+            by == By::App
         ])?;
     let entry = AuditEntry {
         app: Some(device.app.clone()),

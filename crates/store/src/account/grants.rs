@@ -20,14 +20,16 @@ pub struct Grant {
     /// What devices get that the app vouches for by itself, without the owner: as much as the owner has granted the app
     /// by name. Nothing if the grant came with the approval of a device.
     pub attested: Option<SessionAccess>,
+    /// When that ends, which may be before the grant does.
+    pub attested_until_ms: Option<i64>,
     /// When it was first given.
     pub created_at_ms: i64,
     /// When it ends.
     pub expires_at_ms: i64,
 }
 
-const GRANT: &str =
-    "SELECT app, access_group, access, attested, created_at_ms, expires_at_ms FROM grants";
+const GRANT: &str = "SELECT app, access_group, access, attested, created_at_ms, expires_at_ms,
+            attested_until_ms FROM grants";
 
 impl AccountStore {
     /// All grants, those that have ended included, by app and group.
@@ -66,6 +68,7 @@ impl AccountStore {
             group: group.into(),
             access,
             attested: Some(access),
+            attested_until_ms: Some(expires_at_ms),
             created_at_ms: occasion.now_ms,
             expires_at_ms,
         };
@@ -124,6 +127,7 @@ pub(super) fn widen(
         Some(found) => Grant {
             access: found.access.max(least.access),
             attested: found.attested,
+            attested_until_ms: found.attested_until_ms,
             created_at_ms: found.created_at_ms,
             expires_at_ms: found.expires_at_ms.max(least.expires_at_ms),
             ..least
@@ -149,9 +153,10 @@ pub(super) fn grant(
 fn put(connection: &Connection, grant: &Grant, occasion: &Occasion<'_>) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO grants (app, access_group, access, attested, created_at_ms, expires_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO grants (app, access_group, access, attested, created_at_ms, expires_at_ms, attested_until_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET access = excluded.access, attested = excluded.attested,
+                                       attested_until_ms = excluded.attested_until_ms,
                                        expires_at_ms = excluded.expires_at_ms",
         )?
         .execute(params![
@@ -160,7 +165,8 @@ fn put(connection: &Connection, grant: &Grant, occasion: &Occasion<'_>) -> rusql
             grant.access,
             grant.attested,
             grant.created_at_ms,
-            grant.expires_at_ms
+            grant.expires_at_ms,
+            grant.attested_until_ms
         ])?;
     let entry = AuditEntry {
         app: Some(grant.app.clone()),
@@ -181,5 +187,6 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Grant> {
         attested: row.get(3)?,
         created_at_ms: row.get(4)?,
         expires_at_ms: row.get(5)?,
+        attested_until_ms: row.get(6)?,
     })
 }
