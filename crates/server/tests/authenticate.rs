@@ -918,3 +918,20 @@ async fn a_browser_learns_what_it_may_send() {
         assert!(answer.headers["vary"].to_lowercase().contains("origin"));
     }
 }
+
+#[tokio::test]
+async fn a_proof_that_was_shown_before_the_approval_is_not_good_after_it() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (device, wish) = (Device::in_browser(), Server::wish());
+    server.cli(&["devices", "open"]).await;
+    let nonce = server.nonce().await;
+    let proof = device.proof("POST", &server.authenticate_url(), &device.token, &nonce);
+    let waiting = server.authenticate_with(&device, &proof, &wish).await;
+    assert_eq!(waiting.json()["pairing"], "waiting");
+    server.approve(&device, &[]).await;
+    // by somebody who has seen it
+    let replayed = server.authenticate_with(&device, &proof, &wish).await;
+    assert_eq!(replayed.outcome(), (401, "invalid_dpop_proof".into()));
+    assert_eq!(server.authenticate(&device, &wish).await.status, 200);
+}

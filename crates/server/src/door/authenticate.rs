@@ -170,6 +170,8 @@ impl Door {
             self.limits.refuse(asked.address)?;
         }
         let claimant = self.claimant(proof, token, public_url, asked)?;
+        // whatever comes of it: who has seen it has nothing once the owner has approved
+        self.use_up(&claimant)?;
         match device {
             Some(device) if device.app == claimant.client_id => {
                 if device.origin.as_deref() != asked.origin {
@@ -181,7 +183,7 @@ impl Door {
                     self.reader()
                         .device_access(&device.id, wish.group.as_str(), now_ms())?;
                 match allowed {
-                    Some(access) => self.welcome((device, access), wish, &claimant, asked).await,
+                    Some(access) => self.welcome((device, access), wish, asked).await,
                     None => self.ask_owner(wish, claimant, asked).await,
                 }
             }
@@ -270,10 +272,8 @@ impl Door {
         self: &Arc<Self>,
         (device, access): (Device, SessionAccess),
         wish: Wish,
-        claimant: &Claimant,
         asked: &Asked<'_>,
     ) -> Result<Welcome, AuthenticateError> {
-        self.use_up(claimant)?;
         let group = &wish.group;
         let known = self.reader().session_of(
             &device.id,

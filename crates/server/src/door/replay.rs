@@ -1,9 +1,9 @@
 //! Proofs that have been used.
 //!
 //! A DPoP proof is good for one request. What is kept of one is a hash, until its nonce is too old for it to be shown
-//! again. Only proofs of devices that are let in come here, and those that go with service auth of the owner, so nobody
-//! else can fill the memory; when it is full all the same, proofs are refused rather than forgotten. A restart forgets
-//! all, and makes all nonces invalid.
+//! again. Proofs of devices that are let in come here, those that go with service auth of the owner, and those of strangers
+//! at door A, who are counted before: they show two hundred a second in all, which is a sixth of the room. When it is full
+//! all the same, proofs are refused rather than forgotten. A restart forgets all, and makes all nonces invalid.
 //!
 //! Source: RFC 9449, section 11.1.
 
