@@ -757,3 +757,56 @@ async fn an_attestation_that_names_no_key_lets_nobody_in_whom_the_owner_has_not_
         .await;
     assert_eq!(answer.outcome(), (403, "UnverifiedApp".into()));
 }
+
+#[tokio::test]
+async fn a_flood_does_not_keep_a_device_that_is_approved_from_a_session_at_door_b() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let app = App::new(&server, &world);
+    app.session().await;
+    let wish = App::wish();
+    for _ in 0..80 {
+        app.call_with(
+            "POST",
+            "requestAccess",
+            "Bearer",
+            "x",
+            Some("garbage"),
+            &wish,
+        )
+        .await;
+    }
+    let granted = app.request().await;
+    assert_eq!(granted.json()["status"], "granted", "{granted:?}");
+}
+
+#[tokio::test]
+async fn a_device_that_ends_and_begins_its_session_again_and_again_leaves_few_rows() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let app = App::new(&server, &world);
+    let session = app.session().await;
+    let (nonce, url) = (server.nonce().await, server.authenticate_url());
+    let (access, wish) = (token(&session), support::Server::wish());
+    let mut refused = 0;
+    for _ in 0..60 {
+        let proof = app.device.proof("POST", &url, &app.device.token, &nonce);
+        let answer = server.authenticate_with(&app.device, &proof, &wish).await;
+        if answer.status == 429 {
+            refused += 1;
+            continue;
+        }
+        let listed = app
+            .call("GET", "listSessions", "DPoP", access, &Value::Null)
+            .await
+            .json();
+        let listed = listed["sessions"].as_array().unwrap();
+        let other = listed.iter().find(|one| one["current"] == false);
+        let body = json!({ "id": other.unwrap()["id"] });
+        let ended = app
+            .call("POST", "revokeSession", "DPoP", access, &body)
+            .await;
+        assert_eq!(ended.status, 200);
+    }
+    assert!(refused > 0, "each is lines in the audit log, which stay");
+}

@@ -396,3 +396,16 @@ fn a_file_of_format_1_keeps_its_sessions_and_they_are_still_good() {
     assert_ne!(Accounts::create().token_epoch().unwrap(), epoch);
     assert_eq!(accounts.sessions().unwrap().len(), 4);
 }
+
+#[test]
+fn a_clock_that_was_set_back_forgives_no_old_refresh_token() {
+    let accounts = Accounts::create();
+    accounts.add_device("d", &[(GROUP, Write)]);
+    let new = session("s", Some("d"), &[(GROUP, Write)]);
+    accounts.add(&new, &now()).unwrap();
+    let refresh = |generation, at_ms| accounts.refresh("s", generation, at_ms, 10).unwrap();
+    let ahead = NOW + 1_000;
+    assert_eq!(refresh(0, ahead), Refreshed::Next(1));
+    assert_eq!(refresh(0, ahead - 10), Refreshed::Repeated(1));
+    assert_eq!(refresh(0, NOW), Refreshed::Reused);
+}

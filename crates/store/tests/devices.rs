@@ -313,6 +313,31 @@ fn what_the_owner_approved_a_device_for_is_not_widened_by_its_app() {
 }
 
 #[test]
+fn of_the_sessions_of_a_device_that_have_ended_the_latest_are_remembered() {
+    let accounts = Accounts::create();
+    accounts.add_device("d", &[(GROUP, Write)]);
+    accounts.add_device("e", &[(GROUP, Write)]);
+    let begin = |id: &str, device, at_ms| {
+        let new = session(id, Some(device), &[(GROUP, Write)]);
+        accounts.add(&new, &Occasion::at(at_ms)).unwrap();
+    };
+    begin("other", "e", NOW);
+    accounts.revoke("other", &now()).unwrap();
+    begin("first", "d", NOW);
+    for number in 0..100 {
+        let (id, at_ms) = (format!("s{number}"), NOW + number);
+        begin(&id, "d", at_ms);
+        accounts.revoke(&id, &Occasion::at(at_ms)).unwrap();
+    }
+    begin("last", "d", NOW + 100);
+    let left = accounts.sessions_of_device("d").unwrap();
+    assert_eq!(left.len(), 34, "32 that have ended, and two in force");
+    let is_there = |id: &str| accounts.session(id).unwrap().is_some();
+    let ids = ["first", "s67", "s68", "s99", "last", "other"];
+    assert_eq!(ids.map(is_there), [true, false, true, true, true, true]);
+}
+
+#[test]
 fn one_key_is_one_device_of_one_app() {
     let accounts = Accounts::create();
     accounts.add_device("d", &[(GROUP, Write)]);

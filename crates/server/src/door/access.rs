@@ -142,16 +142,6 @@ impl Door {
         Ok((owner, public_url))
     }
 
-    fn proof(
-        &self,
-        proof: &str,
-        call: &Call<'_>,
-        token: Option<&str>,
-    ) -> Result<Verified<Proof>, AccessError> {
-        let proof = Proof::parse(proof).map_err(AccessError::Proof)?;
-        self.verify_proof(proof, call, token)
-    }
-
     fn verify_proof(
         &self,
         proof: Unverified<Proof>,

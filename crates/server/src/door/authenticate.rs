@@ -290,7 +290,10 @@ impl Door {
         };
         let (session, ends_at_ms): (SessionId, i64) = match known {
             Some(known) => known,
-            None => self.begin_session(&device, group).await?,
+            None => {
+                self.limits.begin(&device.id)?;
+                self.begin_session(&device, group).await?
+            }
         };
         let root = self.root(&device, access, &wish).await?;
         lock(&self.used).insert(session.clone());

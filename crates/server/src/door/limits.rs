@@ -84,6 +84,11 @@ const REFUSALS_IN_ALL: Rate = Rate {
     a_second: 200,
 };
 
+/// How many sessions a device may begin at once, and how long it takes until it may begin another: each is rows in the
+/// database, and lines in the audit log, which nothing removes.
+const SESSIONS_BURST: u32 = 32;
+const SESSION_EVERY: Duration = Duration::from_secs(10);
+
 type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 
 /// One thing that is counted, for each address and in all.
@@ -122,6 +127,8 @@ impl Limit {
 pub struct Limits {
     questions: Limit,
     refusals: Limit,
+    /// By device: there are no more of them than the owner and the apps that the owner trusts have let in.
+    sessions: Keyed<String>,
 }
 
 impl Default for Limits {
@@ -129,11 +136,32 @@ impl Default for Limits {
         Self {
             questions: Limit::new(QUESTIONS, QUESTIONS_IN_ALL),
             refusals: Limit::new(REFUSALS, REFUSALS_IN_ALL),
+            sessions: RateLimiter::hashmap(sessions_quota()),
         }
     }
 }
 
+fn sessions_quota() -> Quota {
+    let burst = NonZeroU32::new(SESSIONS_BURST).unwrap_or(NonZeroU32::MIN);
+    let quota = Quota::with_period(SESSION_EVERY);
+    quota
+        .unwrap_or(Quota::per_second(NonZeroU32::MIN))
+        .allow_burst(burst)
+}
+
 impl Limits {
+    /// Counts a session that a device begins.
+    ///
+    /// # Errors
+    /// [`TooMany`]; it begins none then.
+    pub fn begin(&self, device: &str) -> Result<(), TooMany> {
+        let now = DefaultClock::default().now();
+        let counted = self.sessions.check_key(&device.to_owned());
+        counted.map_err(|not_until| TooMany {
+            after: not_until.wait_time_from(now),
+        })
+    }
+
     /// Counts a question that anybody may ask.
     ///
     /// # Errors

@@ -244,7 +244,9 @@ impl AccountStore {
             };
             if generation != good {
                 let before = generation.checked_add(1) == Some(good);
-                let just_now = refreshed_at_ms.is_some_and(|at| now_ms.saturating_sub(at) <= grace_ms);
+                // by a clock that may have been set since
+                let passed_ms = |at: i64| now_ms.saturating_sub(at).saturating_abs();
+                let just_now = refreshed_at_ms.is_some_and(|at| passed_ms(at) <= grace_ms);
                 return Ok(match before && just_now {
                     true => Refreshed::Repeated(good),
                     false => Refreshed::Reused,
@@ -288,11 +290,23 @@ impl AccountStore {
     }
 }
 
+/// How many sessions of a device are remembered that have ended; the oldest go first. What is looked at for each
+/// session of a device must not grow with how often the device has begun and ended one.
+const ENDED_MAX: u32 = 32;
+
 fn add(
     connection: &Connection,
     session: &NewSession,
     occasion: &Occasion<'_>,
 ) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM sessions WHERE id IN
+                 (SELECT id FROM sessions
+                  WHERE device = ?1 AND (revoked_at_ms IS NOT NULL OR expires_at_ms <= ?2)
+                  ORDER BY created_at_ms DESC, id LIMIT -1 OFFSET ?3)",
+        )?
+        .execute(params![session.device, occasion.now_ms, ENDED_MAX])?;
     connection
         .prepare_cached(
             "INSERT INTO sessions

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use atproto::{
     ClientAttestation, ClientAttestationError, ClientId, ClientMetadata, Jwks, Proof, Thumbprint,
-    Verified, client_attestation,
+    Unverified, client_attestation,
 };
 use store::{
     AccountError, AppKind, Attested, Device, NewDevice, NewPending, Occasion, PendingDoor,
@@ -57,13 +57,28 @@ impl Door {
         call: &Call<'_>,
         request: AccessRequest,
     ) -> Result<AccessAnswer, AccessError> {
-        // before any cryptography: anybody can make a key and a proof by it
-        self.limits.refuse(call.address)?;
-        let proof = self.proof_of_request(call, &request)?;
-        self.service_auth(call).await?;
+        let (proof, token) = self
+            .proof_of_request(call, &request)
+            .map_err(|problem| self.stranger(call, problem))?;
+        let known = self
+            .reader()
+            .device_by_jkt(&proof.thumbprint().to_string())?;
+        if known.is_none() {
+            // before any cryptography: anybody can make a key and a proof by it
+            self.limits.refuse(call.address)?;
+        }
+        // those of a key that is known are counted once they have failed
+        let refused = |problem: AccessError| {
+            let is_ours = matches!(problem, AccessError::Nonce | AccessError::Account(_));
+            match known.is_none() || is_ours {
+                true => problem,
+                false => self.stranger(call, problem),
+            }
+        };
+        let proof = self.verify_proof(proof, call, token).map_err(refused)?;
+        self.service_auth(call).await.map_err(refused)?;
         self.use_proof(&proof)?;
         let app = request.client_id.as_str().to_owned();
-        let known = self.reader().device_by_jkt(&proof.jkt().to_string())?;
         if known.as_ref().is_some_and(|device| device.app != app) {
             return Err(AccessError::Denied("this key was approved for another app"));
         }
@@ -78,19 +93,24 @@ impl Door {
     }
 
     /// The proof of the header, which names the service auth; or, through a PDS, the one in the body, which cannot.
-    fn proof_of_request(
+    fn proof_of_request<'a>(
         &self,
-        call: &Call<'_>,
+        call: &Call<'a>,
         request: &AccessRequest,
-    ) -> Result<Verified<Proof>, AccessError> {
+    ) -> Result<(Unverified<Proof>, Option<&'a str>), AccessError> {
+        self.site()?;
         let token = scheme(call.authorization, "bearer");
-        match (call.proofs, &request.proof) {
-            ([proof], None) => self.proof(proof, call, token),
-            ([], Some(proof)) => self.proof(proof, call, None),
-            _ => Err(AccessError::Missing(
-                "one DPoP proof is needed, in the header DPoP or, through a PDS, in the field proof",
-            )),
-        }
+        let (proof, token) = match (call.proofs, &request.proof) {
+            ([proof], None) => (*proof, token),
+            ([], Some(proof)) => (proof.as_str(), None),
+            _ => {
+                return Err(AccessError::Missing(
+                    "one DPoP proof is needed, in the header DPoP or, through a PDS, in the field proof",
+                ));
+            }
+        };
+        let proof = Proof::parse(proof).map_err(AccessError::Proof)?;
+        Ok((proof, token))
     }
 
     /// What of the groups a device may have now.

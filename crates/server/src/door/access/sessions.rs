@@ -61,6 +61,7 @@ impl Door {
         groups: Vec<(Group, SessionAccess)>,
         address: IpAddr,
     ) -> Result<Granted, AccessError> {
+        self.limits.begin(&device.id)?;
         let now_ms = now_ms();
         let id = SessionId::random().map_err(AccountError::from)?;
         let ends_at_ms = self.approved_until(&device, groups.iter().map(|(group, _)| group))?;
