@@ -358,11 +358,11 @@ async fn root_documents_are_listed_set_and_forgotten() {
     let (first, second) = (url(support::random_id()), url(support::random_id()));
     owner
         .accounts
-        .put_root_first(APP, NOTES, &first, Some("a-device"), &now())
+        .put_root_first(APP, NOTES, &first, None, &now())
         .unwrap();
     let roots = owner.json(&["roots", "ls"]).await;
     let expected = json!([{
-        "app": APP, "group": NOTES, "url": first, "setAt": roots[0]["setAt"], "device": "a-device",
+        "app": APP, "group": NOTES, "url": first, "setAt": roots[0]["setAt"], "device": null,
     }]);
     assert_eq!(roots, expected);
     assert!(is_in_days(&roots[0]["setAt"], 0));

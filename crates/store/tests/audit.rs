@@ -251,7 +251,7 @@ fn each_line_of_the_audit_says_whose_app_device_and_group_it_was() {
     accounts.put_grant(APP, GROUP, Write, LATE, &now()).unwrap();
     let phone = attested("phone", "phone's", &[(GROUP, Read)]);
     accounts.add_attested_device(&phone, &now()).unwrap();
-    accounts.add_device("laptop", &[(GROUP, Read)]);
+    accounts.add_device("laptop", &[(GROUP, Write)]);
     accounts
         .record_pending(&pending("denied", "denied's", &[(GROUP, Read)]), 9, &now())
         .unwrap();

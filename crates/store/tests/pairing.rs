@@ -174,13 +174,28 @@ fn old_requests_are_forgotten_with_their_denials() {
     assert_eq!(left, ["c", "b"]);
 }
 
+/// It may have waited long for its turn to write, and its owner has gone first.
+#[test]
+fn a_device_that_may_not_write_or_not_any_more_chooses_no_root_document() {
+    let accounts = Accounts::create();
+    accounts.add_device("reader", &[(GROUP, Read)]);
+    accounts.add_device("gone", &[(GROUP, Write)]);
+    accounts.revoke_device("gone", &now()).unwrap();
+    for device in ["reader", "gone", "nobody"] {
+        let stands = accounts.put_root_first(APP, GROUP, "automerge:1", Some(device), &now());
+        assert_eq!(stands.unwrap(), None, "{device}");
+    }
+    assert_eq!(accounts.roots().unwrap(), []);
+}
+
 #[test]
 fn the_first_root_document_wins_until_the_owner_says_otherwise() {
     let accounts = Accounts::create();
     let put = |group, url, device| {
         let stored = accounts.put_root_first(APP, group, url, device, &now());
-        stored.unwrap()
+        stored.unwrap().unwrap()
     };
+    accounts.add_device("d", &[(GROUP, Write)]);
     assert_eq!(put(GROUP, "automerge:1", Some("d")), "automerge:1");
     assert_eq!(put(GROUP, "automerge:2", Some("e")), "automerge:1");
     assert_eq!(put(OTHER_GROUP, "automerge:3", None), "automerge:3");
@@ -285,7 +300,7 @@ fn of_two_processes_that_race_one_is_first_and_both_agree() {
             let access = if number == 0 { Read } else { Write };
             let approval = approval(&id, &[(GROUP, access)], LATE);
             let approved = store.approve(&approval, &now());
-            (root.unwrap(), used.unwrap(), approved.unwrap())
+            (root.unwrap().unwrap(), used.unwrap(), approved.unwrap())
         });
         let [
             (root, used, approved),

@@ -375,11 +375,12 @@ impl Door {
             wish.group.to_string(),
             device.id.clone(),
         );
-        let sent = sent.to_string();
+        let url = sent.to_string();
         let put = move |accounts: &AccountStore| {
-            accounts.put_root_first(&app, &group, &sent, Some(&device), &Occasion::at(now_ms()))
+            accounts.put_root_first(&app, &group, &url, Some(&device), &Occasion::at(now_ms()))
         };
-        self.write(put).await.map(Some)
+        let stands = self.write(put).await?;
+        Ok(Some(stands.unwrap_or_else(|| sent.to_string())))
     }
 
     /// Has the owner decide, if the owner wants to be asked now.

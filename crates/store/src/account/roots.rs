@@ -3,7 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    AccountStore,
+    AccountStore, SessionAccess,
+    access::access_of_device,
     audit::{AuditEntry, Occasion},
 };
 use crate::error::AccountError;
@@ -33,7 +34,7 @@ impl AccountStore {
     }
 
     /// Sets an app's root document unless one is set: the first one wins, whoever comes at the same time. Gives the URL
-    /// that stands.
+    /// that stands; nothing if none does and the device may not write there, or not any more.
     ///
     /// # Errors
     /// [`AccountError`] if the database fails; none is set then.
@@ -44,14 +45,22 @@ impl AccountStore {
         new_url: &str,
         device: Option<&str>,
         occasion: &Occasion<'_>,
-    ) -> Result<String, AccountError> {
+    ) -> Result<Option<String>, AccountError> {
         // nearly always it is there, and then nobody has to wait for the file
         if let Some(stored) = url(&self.connection, app, group)? {
-            return Ok(stored);
+            return Ok(Some(stored));
         }
         self.change(|transaction| {
             if let Some(stored) = url(transaction, app, group)? {
-                return Ok(stored);
+                return Ok(Some(stored));
+            }
+            // who asked may have waited long for the file, and the owner has gone first
+            let access = match device {
+                Some(device) => access_of_device(transaction, device, group, occasion.now_ms)?,
+                None => Some(SessionAccess::Write),
+            };
+            if access != Some(SessionAccess::Write) {
+                return Ok(None);
             }
             let root = Root {
                 app: app.into(),
@@ -61,7 +70,7 @@ impl AccountStore {
                 device: device.map(Into::into),
             };
             put(transaction, &root, occasion)?;
-            Ok(root.url)
+            Ok(Some(root.url))
         })
     }
 

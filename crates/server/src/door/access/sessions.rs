@@ -349,7 +349,9 @@ impl Door {
         let put = move |accounts: &AccountStore| {
             accounts.put_root_first(&app, &group, &url, Some(&device), &Occasion::at(now_ms()))
         };
-        Ok(self.write(put).await?)
+        self.write(put)
+            .await?
+            .ok_or(AccessError::Denied("this session may only read this group"))
     }
 
     /// The groups that the owner has given apps access to.
