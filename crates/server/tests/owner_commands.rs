@@ -257,15 +257,17 @@ async fn grants_are_given_replaced_and_taken() {
     let expected = json!({
         "app": APP, "group": NOTES, "access": "read", "state": "inForce",
         "createdAt": grants[1]["createdAt"], "expiresAt": grants[1]["expiresAt"],
+        "vouchesFor": { "access": "read", "expiresAt": grants[1]["expiresAt"] },
     });
     assert_eq!(grants[1], expected);
     assert!(is_in_days(&grants[0]["expiresAt"], 365) && is_in_days(&grants[1]["expiresAt"], 0));
+    let said = owner.says(&["grants", "ls"]).await;
     assert!(
-        owner
-            .says(&["grants", "ls"])
-            .await
-            .contains("dev.example.notes  read   until 20")
+        said.contains("dev.example.notes  read   until 20"),
+        "{said}"
     );
+    let vouched = "devices that it vouches for: read until 20";
+    assert!(said.contains(vouched), "{said}");
     let said = owner.says(&["grants", "rm", APP, "--group", NOTES]).await;
     assert!(
         said.starts_with(&format!("Took 1 grant from {APP}")),

@@ -85,6 +85,26 @@ struct Row<'a> {
     state: &'static str,
     created_at: String,
     expires_at: String,
+    /// What devices get now that the app vouches for by itself, and until when.
+    vouches_for: Option<Vouching>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Vouching {
+    access: &'static str,
+    expires_at: String,
+}
+
+impl Vouching {
+    fn of(grant: &Grant, now_ms: i64) -> Option<Self> {
+        let (access, until_ms) = grant.attested.zip(grant.attested_until_ms)?;
+        let until_ms = until_ms.min(grant.expires_at_ms);
+        (now_ms < until_ms).then(|| Self {
+            access: access.min(grant.access).as_str(),
+            expires_at: timestamp(until_ms),
+        })
+    }
 }
 
 impl<'a> Row<'a> {
@@ -99,6 +119,7 @@ impl<'a> Row<'a> {
             },
             created_at: timestamp(grant.created_at_ms),
             expires_at: timestamp(grant.expires_at_ms),
+            vouches_for: Vouching::of(grant, now_ms),
         }
     }
 }
@@ -113,16 +134,19 @@ fn ls(accounts: &AccountStore, json: bool) -> Result<()> {
         return print("no grants; approving a device grants its app what that needs\n");
     }
     let cells = rows.iter().map(|row| {
-        let ended = match row.state {
-            "inForce" => "",
-            ended => ended,
+        let also = match (&row.vouches_for, row.state) {
+            (Some(Vouching { access, expires_at }), _) => {
+                format!("devices that it vouches for: {access} until {expires_at}")
+            }
+            (None, "inForce") => "devices that you approve".into(),
+            (None, ended) => ended.into(),
         };
         [
             identifier(row.app),
             identifier(row.group),
             row.access.into(),
             format!("until {}", row.expires_at),
-            ended.into(),
+            also,
         ]
     });
     print(&(columns(&cells.collect::<Vec<_>>()).join("\n") + "\n"))
