@@ -223,6 +223,15 @@ async fn lock(data_dir: &Path) -> Result<File> {
 /// The door of a data directory, which is made if it does not exist.
 fn open_door(settings: &Settings, public_url: Option<Origin>) -> Result<Door> {
     let accounts = [open_accounts(settings)?, open_accounts(settings)?];
+    if let Some(owner) = &settings.owner
+        && let Some(other) = accounts[1].claim(owner.as_str())?
+    {
+        bail!(
+            "the devices and grants in {} are {other}'s, and owner is {owner} now: set owner back, or take back all \
+             that {other} has allowed, with `groundmist-sync panic`",
+            settings.data_dir.display()
+        );
+    }
     let policy = Policy {
         owner: settings.owner.clone(),
         public_url,
@@ -424,26 +433,69 @@ async fn note_used(app: &App) {
 mod tests {
     use std::{net::TcpStream, time::Duration};
 
+    use store::Occasion;
+    use tempfile::TempDir;
+
     use super::*;
     use crate::settings::SettingsFlags;
 
-    #[tokio::test]
-    async fn a_server_of_which_a_task_has_ended_ends_and_says_so() {
-        let folder = tempfile::tempdir().unwrap();
+    fn settings(folder: &TempDir) -> Settings {
         let settings = Settings::of_process(&SettingsFlags {
             config: Some("/dev/null".into()),
             data_dir: Some(folder.path().join("data")),
             port: Some("0".into()),
             ..SettingsFlags::default()
         });
+        settings.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_of_which_a_task_has_ended_ends_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
         for task in 0..4 {
-            let server = Server::start(settings.as_ref().unwrap(), TryIt::Hidden);
-            let server = server.await.unwrap();
+            let server = Server::start(&settings, TryIt::Hidden).await.unwrap();
             // as by a panic
             server.tasks[task].abort();
             let ended = timeout(Duration::from_secs(20), server.run_until_signal()).await;
             assert!(ended.unwrap().is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_owner_has_allowed_is_not_good_for_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(&folder);
+        let start = async |settings: &Settings, owner: &str| {
+            let mut settings = settings.clone();
+            settings.owner = Some(owner.parse().unwrap());
+            let server = Server::start(&settings, TryIt::Hidden).await?;
+            server.stop().await;
+            anyhow::Ok(())
+        };
+        let (first, second) = ("did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com");
+        for owner in [first, first] {
+            start(&settings, owner).await.unwrap();
+        }
+        let refused = start(&settings, second).await.unwrap_err().to_string();
+        assert!(
+            refused.contains(first) && refused.contains("panic"),
+            "{refused}"
+        );
+        // without an owner it serves those alone who have tokens that were made by hand
+        settings.owner = None;
+        Server::start(&settings, TryIt::Hidden)
+            .await
+            .unwrap()
+            .stop()
+            .await;
+        let accounts = open_accounts(&settings).unwrap();
+        let occasion = Occasion::at(1);
+        accounts
+            .revoke_everything(&"0".repeat(32), &occasion)
+            .unwrap();
+        start(&settings, second).await.unwrap();
+        assert!(start(&settings, first).await.is_err());
     }
 
     #[tokio::test]

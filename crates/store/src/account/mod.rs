@@ -110,6 +110,24 @@ impl AccountStore {
             .ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
 
+    /// Notes whom all that is allowed here belongs to, a DID, unless that is noted already. Gives who it is if it is
+    /// somebody else: nothing that they have allowed is to be good for another owner. A panic forgets it.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the database fails.
+    pub fn claim(&self, owner: &str) -> Result<Option<String>, AccountError> {
+        let known = match property(&self.connection, OWNER)? {
+            Some(known) => known,
+            None => self.change(|transaction| {
+                if property(transaction, OWNER)?.is_none() {
+                    set_property(transaction, OWNER, owner)?;
+                }
+                Ok(property(transaction, OWNER)?.unwrap_or_default())
+            })?,
+        };
+        Ok((known != owner).then_some(known))
+    }
+
     /// Changes something, or nothing if that fails. It has the file to itself from the start: what it reads is still
     /// so when it writes.
     fn change<T>(
@@ -125,6 +143,7 @@ impl AccountStore {
 }
 
 const TOKEN_EPOCH: &str = "token_epoch";
+const OWNER: &str = "owner";
 
 fn property(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     connection

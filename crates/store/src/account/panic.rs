@@ -1,6 +1,8 @@
 //! Panic: the owner takes everything back at once.
 
-use super::{AccountStore, TOKEN_EPOCH, audit::Occasion, devices, pairing, sessions, set_property};
+use super::{
+    AccountStore, OWNER, TOKEN_EPOCH, audit::Occasion, devices, pairing, sessions, set_property,
+};
 use crate::error::AccountError;
 
 /// How much a panic has taken back.
@@ -20,8 +22,8 @@ pub struct RevokedCounts {
 
 impl AccountStore {
     /// Takes everything back: revokes all sessions and devices, removes all approvals, grants and pending requests,
-    /// closes the pairing window, and puts another token epoch, 32 hex digits, in place of the one there was. What is
-    /// remembered as used, the root documents and the audit stay.
+    /// closes the pairing window, forgets the owner, and puts another token epoch, 32 hex digits, in place of the one
+    /// there was. What is remembered as used, the root documents and the audit stay.
     ///
     /// # Errors
     /// [`AccountError`] if the database fails; nothing is taken back then.
@@ -43,6 +45,7 @@ impl AccountStore {
             };
             pairing::close(transaction)?;
             set_property(transaction, TOKEN_EPOCH, new_epoch)?;
+            transaction.execute("DELETE FROM properties WHERE name = ?1", [OWNER])?;
             let detail = format!(
                 "{} sessions, {} devices, {} approvals, {} grants, {} requests",
                 counts.sessions, counts.devices, counts.approvals, counts.grants, counts.pending
