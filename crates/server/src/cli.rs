@@ -18,9 +18,14 @@ mod sessions;
 mod time;
 mod token;
 
-use std::{ffi::OsString, io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{ErrorKind, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use store::AccountStore;
 
@@ -141,13 +146,14 @@ impl DataFlags {
     fn accounts(&self) -> Result<AccountStore> {
         let settings = self.clone().settings()?;
         let path = settings.data_dir.join("account.db");
-        if !path.exists() {
-            bail!(
+        match std::fs::metadata(&path) {
+            Ok(_) => open_accounts(&settings),
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
                 "there is no {}: start the server once, or say with --data-dir where its data are",
                 path.display()
-            );
+            ),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
-        open_accounts(&settings)
     }
 
     /// The flags once more, for a command that the owner is told to run next.

@@ -184,7 +184,8 @@ async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
 async fn health(State(app): State<Arc<App>>) -> Response {
     let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
     let problem = match app.hub.health() {
-        Health::Good => return axum::Json(version).into_response(),
+        Health::Good if app.door.is_well() => return axum::Json(version).into_response(),
+        Health::Good => "StorageFailed",
         Health::Full => "StorageFull",
         Health::Failed => "StorageFailed",
     };

@@ -341,7 +341,10 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = looks.tick() => {}
             () = http::stopped(&mut stop) => return,
         }
-        let counter = app.door.change_counter().ok();
+        let (counter, mut looked) = match app.door.change_counter() {
+            Ok(counter) => (Some(counter), Ok(())),
+            Err(problem) => (None, Err(problem)),
+        };
         // besides what others change, time passes: every second is soon enough
         if counter.is_some() && counter == seen && !look.is_multiple_of(4) {
             continue;
@@ -358,8 +361,14 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
                         info!(session.id = %session, %group, "a session has ended; its sockets are closed");
                     }
                 }
-                Err(problem) => error!("cannot look what a session may do: {problem}"),
+                Err(problem) => looked = Err(problem),
             }
+        }
+        let before = app.door.reading.is(looked.is_ok());
+        match looked {
+            Err(problem) if before => error!("cannot look what sessions may do: {problem}"),
+            Ok(()) if !before => info!("what sessions may do can be looked at again"),
+            Ok(()) | Err(_) => {}
         }
     }
 }
@@ -369,11 +378,10 @@ async fn write_down(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let write = async {
         let mut turns = interval(AUDIT_EVERY);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_tidy = true;
         for turn in 1u32.. {
             turns.tick().await;
             if turn.is_multiple_of(TURNS_PER_TIDY) {
-                is_tidy = tidy(&app, is_tidy).await;
+                tidy(&app).await;
             }
             if turn.is_multiple_of(TURNS_PER_NOTE) {
                 note_used(&app).await;
@@ -408,18 +416,15 @@ async fn write_journal(app: &App, when: JournalTime) {
     }
 }
 
-/// Whether the log of the account database is as short as it should be, which is said when it changes.
-async fn tidy(app: &App, was_tidy: bool) -> bool {
-    match app.door.tidy().await {
-        Err(problem) if was_tidy => {
-            error!("cannot put the account database's log into its file, so it grows: {problem}");
-            false
+async fn tidy(app: &App) {
+    let tidied = app.door.tidy().await;
+    let before = app.door.tidiness.is(tidied.is_ok());
+    match tidied {
+        Err(problem) if before => {
+            error!("cannot put the account database's log into its file, so it grows: {problem}")
         }
-        Ok(()) if !was_tidy => {
-            info!("the account database's log is put into its file again");
-            true
-        }
-        outcome => outcome.is_ok(),
+        Ok(()) if !before => info!("the account database's log is put into its file again"),
+        Ok(()) | Err(_) => {}
     }
 }
 

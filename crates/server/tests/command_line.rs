@@ -448,3 +448,21 @@ async fn a_page_of_another_origin_learns_whether_its_token_is_good() {
         assert!(answer.contains(readable), "{answer}");
     }
 }
+
+/// An empty database in the wrong place would say that there is nothing to worry about.
+#[tokio::test]
+async fn tokens_are_not_looked_for_where_there_is_no_server() {
+    let folder = TempDir::new().unwrap();
+    for arguments in [
+        &["token", "ls"][..],
+        &["token", "rm", "AAAAAAAAAAAAAAAAAAAAAA"],
+    ] {
+        let output = run_in(folder.path(), arguments).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(
+            output.stderr.contains("start the server once"),
+            "{output:?}"
+        );
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -213,7 +213,10 @@ async fn a_log_of_the_account_database_that_cannot_be_put_into_its_file_is_said_
         .has_logged("cannot put the account database's log into its file")
         .await;
     Client::join(&server.url, "goes on").await;
+    let body = server.has_health(503).await;
+    assert!(body.contains("StorageFailed"), "{body}");
     failing.end().await;
+    server.has_health(200).await;
     server.has_logged("log is put into its file again").await;
     let log = server.stderr();
     assert_eq!(log.matches("ERROR").count(), 1, "{log}");

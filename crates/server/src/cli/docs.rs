@@ -1,6 +1,10 @@
 //! `groundmist-sync docs`.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -152,13 +156,22 @@ struct Found {
     summary: DocumentSummary,
 }
 
+/// Not `exists`, by which nothing is there that one may not see.
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| cannot_read(path))
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read {}", path.display())
+}
+
 /// The groups that have a file, or the one that is asked for.
 fn groups(settings: &Settings, group: Option<Group>) -> Result<Vec<(Group, PathBuf)>> {
     let folder = settings.data_dir.join("groups");
     let path_of = |group: &Group| folder.join(format!("{group}.db"));
     if let Some(group) = group {
         let path = path_of(&group);
-        if !path.exists() {
+        if !is_there(&path)? {
             bail!(
                 "there is no group {group} in {}",
                 settings.data_dir.display()
@@ -166,8 +179,13 @@ fn groups(settings: &Settings, group: Option<Group>) -> Result<Vec<(Group, PathB
         }
         return Ok(vec![(group, path)]);
     }
-    let entries = fs::read_dir(&folder)
-        .with_context(|| format!("there are no groups in {}", settings.data_dir.display()))?;
+    if !is_there(&folder)? {
+        bail!(
+            "there is no {}: start the server once, or say with --data-dir where its data are",
+            folder.display()
+        );
+    }
+    let entries = fs::read_dir(&folder).with_context(|| cannot_read(&folder))?;
     let mut groups = vec![];
     for entry in entries {
         let name = entry?.file_name();
@@ -247,7 +265,7 @@ fn ls(settings: &Settings, group: Option<Group>, json: bool) -> Result<()> {
 /// The documents of a group; none if it has no file yet.
 pub(super) fn documents(settings: &Settings, group: &Group) -> Result<Vec<Row>> {
     let path = settings.data_dir.join("groups").join(format!("{group}.db"));
-    if !path.exists() {
+    if !is_there(&path)? {
         return Ok(vec![]);
     }
     let documents = GroupFile::open(&path)?.documents()?;

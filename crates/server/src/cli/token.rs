@@ -86,7 +86,7 @@ impl Command {
                 Ok(())
             }
             Self::Ls { json, all, data } => {
-                let sessions = open_accounts(&data.settings()?)?.sessions()?;
+                let sessions = data.accounts()?.sessions()?;
                 let rows = sessions
                     .iter()
                     .filter(|session| session.kind == SessionKind::Token)
@@ -95,8 +95,8 @@ impl Command {
                 print(&rows.collect::<Vec<_>>(), json)
             }
             Self::Rm { id, data } => {
-                let revoked = open_accounts(&data.settings()?)?
-                    .revoke(id.as_str(), &Occasion::at(now_ms()))?;
+                let accounts = data.accounts()?;
+                let revoked = accounts.revoke(id.as_str(), &Occasion::at(now_ms()))?;
                 if !revoked {
                     bail!("no session {id} that could be revoked; `token ls` shows those that can");
                 }

@@ -24,7 +24,10 @@ mod wish;
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -121,6 +124,23 @@ pub struct Door {
     tickets: Mutex<ticket::Tickets>,
     journal: Mutex<journal::Journal>,
     used: Mutex<BTreeSet<SessionId>>,
+    /// How it goes to look what sessions may do.
+    pub reading: Wellbeing,
+    /// How it goes to keep the log of the account database short.
+    pub tidiness: Wellbeing,
+}
+
+/// Whether something went well the last time, for health to tell. It does until it is tried.
+#[derive(Default)]
+pub struct Wellbeing {
+    is_ill: AtomicBool,
+}
+
+impl Wellbeing {
+    /// Notes how it is; how it was before, so that a change is said once.
+    pub fn is(&self, well: bool) -> bool {
+        !self.is_ill.swap(!well, Ordering::Relaxed)
+    }
 }
 
 /// The keys of the epoch that is in force.
@@ -159,6 +179,8 @@ impl Door {
             tickets: Mutex::default(),
             journal: Mutex::default(),
             used: Mutex::default(),
+            reading: Wellbeing::default(),
+            tidiness: Wellbeing::default(),
         })
     }
 
@@ -330,6 +352,12 @@ impl Door {
     /// [`AccountError`] if the database fails; the log grows until it does not.
     pub async fn tidy(self: &Arc<Self>) -> Result<(), AccountError> {
         self.write(AccountStore::tidy).await
+    }
+
+    /// Whether the account database is as it should be, as far as that has shown.
+    pub fn is_well(&self) -> bool {
+        let is_well = |part: &Wellbeing| !part.is_ill.load(Ordering::Relaxed);
+        is_well(&self.reading) && is_well(&self.tidiness)
     }
 
     /// The keys of tokens in the epoch that is in force.

@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     cache::{Cache, Failure, Freshness},
     fetch::{Call, Loopback, Outbound},
-    problem::{Fault, FetchError},
+    problem::FetchError,
 };
 use crate::origin::Origin;
 
@@ -43,9 +43,9 @@ pub enum DidError {
 impl Failure for DidError {
     fn is_passing(&self) -> bool {
         match self {
-            // a server that is in trouble says nothing about the DID
-            Self::Fetch(FetchError::Status(status)) => *status == 429 || *status >= 500,
-            Self::Fetch(error) => error.fault() == Fault::Network,
+            // a server that is in trouble says nothing about the DID; nor does whoever answers in its place, as the
+            // sign-in page of a network
+            Self::Fetch(_) => true,
             Self::Unknown | Self::Document(_) => false,
         }
     }
@@ -298,13 +298,20 @@ mod tests {
         directory.after(RENEWED_AFTER).await;
         assert!(directory.resolver.resolve_fresh(&alice).await.is_err());
         assert!(directory.resolver.resolve(&alice).await.is_ok());
+        let sign_in = Reply::ok("text/html", "<h1>Sign in to this network</h1>");
+        for reply in [Reply::with("403 Forbidden", ""), sign_in] {
+            directory.says(reply);
+            directory.after(RENEWED_AFTER).await;
+            assert!(directory.resolver.resolve_fresh(&alice).await.is_err());
+            assert!(directory.resolver.resolve(&alice).await.is_ok());
+        }
         directory.says(Reply::with("410 Gone", ""));
         directory.after(RENEWED_AFTER).await;
         let outcome = directory.resolver.resolve_fresh(&alice).await;
         assert!(matches!(outcome, Err(DidError::Unknown)));
         let outcome = directory.resolver.resolve(&alice).await;
         assert!(matches!(outcome, Err(DidError::Unknown)));
-        assert_eq!(directory.fake.connections(), 3);
+        assert_eq!(directory.fake.connections(), 5);
         directory.after(FAILURE_KEPT_FOR).await;
         directory.says(Reply::json(&did_document(ALICE, "alice.test")));
         assert!(directory.resolver.resolve(&alice).await.is_ok());
