@@ -307,12 +307,12 @@ fn a_graph_stays_in_memory_for_a_peer_that_lags_behind() {
 
 /// Changes that together are exactly as long as a tail that is overdue may be, and one more.
 #[test]
-fn a_tail_of_more_than_128_mib_is_compacted_without_waiting_for_quiet() {
+fn a_tail_of_more_than_64_mib_is_compacted_without_waiting_for_quiet() {
     let mut world = World::new(settings());
     world.is_unloadable = true;
     let connection = world.connect("writer", Access::Write);
     let mut forge = Forge::new(1);
-    for bytes in [32 << 20, 32 << 20, 32 << 20, 32 << 20] {
+    for bytes in [32 << 20, 32 << 20] {
         let message = message_of(&[forge.change(bytes)]);
         world.frame(
             connection,
@@ -321,7 +321,7 @@ fn a_tail_of_more_than_128_mib_is_compacted_without_waiting_for_quiet() {
         world.settle();
     }
     let tail_bytes = |world: &World| world.store.documents[&document(7)].meta.tail_bytes;
-    assert_eq!((tail_bytes(&world), reads(&world)), (128 << 20, 0));
+    assert_eq!((tail_bytes(&world), reads(&world)), (64 << 20, 0));
     let message = message_of(&[forge.change(100)]);
     world.frame(
         connection,

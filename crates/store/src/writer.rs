@@ -139,7 +139,9 @@ impl Writer {
                     completions.extend(completion);
                 }
                 Err(error) => {
-                    failures += 1;
+                    // what is damaged is one document's affair, and is refused at once
+                    let is_damage = error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt);
+                    failures += usize::from(!is_damage);
                     let fault = self.failed(&error);
                     if failures == FAILURES_MAX || self.stopped {
                         completions.extend(refuse(requests.get(at..).unwrap_or_default(), fault));
@@ -502,5 +504,21 @@ mod tests {
             vec![full; 5]
         );
         assert_eq!(outcomes(&mut writer, &requests(&[false])), [stored]);
+    }
+
+    #[test]
+    fn a_damaged_document_that_is_written_to_again_and_again_keeps_nobody_else_waiting() {
+        let folder = TempDir::new().unwrap();
+        let mut writer = writer(&folder);
+        assert_eq!(
+            outcomes(&mut writer, &[append(2, 0, 10)]),
+            [Ok(Answer::Stored)]
+        );
+        let damage = "UPDATE documents SET changes = 99";
+        writer.connection.execute(damage, []).unwrap();
+        let mut requests: Vec<_> = (1..6).map(|number| append(2, number, 10)).collect();
+        requests.push(append(3, 0, 10));
+        let outcomes = outcomes(&mut writer, &requests);
+        assert_eq!(outcomes.last(), Some(&Ok(Answer::Stored)), "{outcomes:?}");
     }
 }

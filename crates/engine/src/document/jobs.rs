@@ -28,8 +28,9 @@ const JOB_AGAIN_MS: u64 = 5_000;
 /// A tail this many times over the threshold is compacted without waiting for a quiet moment.
 const OVERDUE: u64 = 8;
 /// No tail is overdue below this many bytes: whoever is behind when a snapshot takes the place of a tail gets the whole
-/// snapshot, which is dear while much is written.
-const OVERDUE_BYTES_MIN: u64 = 128 << 20;
+/// snapshot, which is dear while much is written. Beyond it, a new device gets a message that some clients take for too
+/// long: `ws` takes 100 MiB.
+const OVERDUE_BYTES_MIN: u64 = 64 << 20;
 
 pub(super) struct RunningJob {
     purpose: Purpose,

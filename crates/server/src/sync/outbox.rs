@@ -21,9 +21,11 @@ use tokio::{
 const CONGESTED_BYTES: usize = 256 << 10;
 /// Bytes in an outbox below which it may go on.
 const DRAINED_BYTES: usize = 64 << 10;
-/// Bytes in an outbox, beyond the largest frame, at which the socket is closed: its peer asks and asks, and does
-/// not read.
+/// Bytes of short frames in an outbox at which the socket is closed: its peer asks and asks, and does not read.
 const OUTBOX_BYTES_MAX: usize = engine::limits::FRAME_BYTES_MAX + (16 << 20);
+/// A longer frame is a document, which is as long as it is. The engine has one such read for a peer at a time, and none
+/// while its outbox is full.
+const SHORT_FRAME_BYTES_MAX: usize = engine::limits::READING_BYTES_MAX;
 
 /// How long a peer that is cut off may take for what is half written to it and for our last words.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -42,6 +44,34 @@ pub(super) enum Outgoing {
         code: u16,
         reason: String,
     },
+}
+
+/// What frames weigh in an outbox, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weight {
+    bytes: usize,
+    /// Of those that are short.
+    short_bytes: usize,
+}
+
+impl Weight {
+    pub(super) fn of(frame: &OutFrame) -> Self {
+        let bytes = frame.len();
+        let is_short = bytes <= SHORT_FRAME_BYTES_MAX;
+        Self {
+            bytes,
+            short_bytes: if is_short { bytes } else { 0 },
+        }
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.short_bytes += other.short_bytes;
+    }
 }
 
 /// What waits; mostly one frame, for which nothing is allocated.
@@ -113,6 +143,7 @@ struct Shared {
     is_cut: AtomicBool,
     ending: Notify,
     bytes: AtomicUsize,
+    short_bytes: AtomicUsize,
     congested: AtomicBool,
 }
 
@@ -167,9 +198,12 @@ impl Outbox {
     /// Puts a frame in. A socket that is gone takes nothing, and that is fine: its end is announced elsewhere.
     pub(super) fn send(&self, frame: OutFrame) -> Level {
         let shared = &self.0;
-        let bytes = shared.bytes.fetch_add(frame.len(), Ordering::AcqRel) + frame.len();
+        let weight = Weight::of(&frame);
+        let add = |sum: &AtomicUsize, bytes| sum.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let bytes = add(&shared.bytes, weight.bytes);
+        let short_bytes = add(&shared.short_bytes, weight.short_bytes);
         shared.push(Outgoing::Frame(frame));
-        if bytes > OUTBOX_BYTES_MAX {
+        if short_bytes > OUTBOX_BYTES_MAX {
             Level::Overflowing
         } else if bytes > CONGESTED_BYTES && !shared.congested.swap(true, Ordering::AcqRel) {
             Level::Congested
@@ -270,14 +304,16 @@ impl OutboxReader {
         self.taken.next()
     }
 
-    /// Says that `bytes` have been written; whether that ended a congestion.
-    pub(super) fn written(&self, bytes: usize) -> bool {
+    /// Says what has been written; whether that ended a congestion.
+    pub(super) fn written(&self, weight: Weight) -> bool {
         let Shared {
             bytes: waiting,
+            short_bytes,
             congested,
             ..
         } = &*self.shared;
-        let left = waiting.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        short_bytes.fetch_sub(weight.short_bytes, Ordering::AcqRel);
+        let left = waiting.fetch_sub(weight.bytes, Ordering::AcqRel) - weight.bytes;
         left < DRAINED_BYTES
             && congested.load(Ordering::Acquire)
             && congested.swap(false, Ordering::AcqRel)
@@ -300,7 +336,7 @@ mod tests {
         assert_eq!(outbox.send(frame()), Level::Fine, "it was said already");
         let mut drained = vec![];
         while let Some(Outgoing::Frame(frame)) = reader.next_now() {
-            drained.push(reader.written(frame.len()));
+            drained.push(reader.written(Weight::of(&frame)));
         }
         assert_eq!(drained, [false, false, false, true]);
     }
@@ -384,5 +420,26 @@ mod tests {
             .map(|_| outbox.send(frame.clone()))
             .collect();
         assert_eq!(levels.last(), Some(&Level::Overflowing));
+    }
+
+    /// Who asked for it was closed, each time that it came back.
+    #[test]
+    fn a_document_goes_however_long_it_is_and_short_frames_behind_it_are_counted_alone() {
+        let (outbox, mut reader) = outbox();
+        let document = OutFrame::from(vec![0; OUTBOX_BYTES_MAX + 1]);
+        assert_eq!(outbox.send(document), Level::Congested);
+        let short = OutFrame::from(vec![0; 1 << 20]);
+        let in_time = OUTBOX_BYTES_MAX >> 20;
+        for _ in 0..in_time {
+            assert_eq!(outbox.send(short.clone()), Level::Fine);
+        }
+        assert_eq!(outbox.send(short.clone()), Level::Overflowing);
+        // written in one batch, they are not taken for one long frame
+        let mut written = Weight::default();
+        while let Some(Outgoing::Frame(frame)) = reader.next_now() {
+            written.add(Weight::of(&frame));
+        }
+        assert!(reader.written(written));
+        assert_eq!(outbox.send(short), Level::Congested);
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     frame::{self, Received, Sent, Violation},
     group::Mailbox,
-    outbox::{self, OutboxReader, SignsOfLife},
+    outbox::{self, OutboxReader, SignsOfLife, Weight},
     pulse::{Pulse, Watched},
     stream::{Incoming, Outgoing},
 };
@@ -203,8 +203,8 @@ where
 {
     while let Some(next) = outbox.next().await {
         match write_batch(outgoing, next, outbox).await {
-            Ok(Written::Bytes(bytes)) => {
-                if outbox.written(bytes) {
+            Ok(Written::Frames(weight)) => {
+                if outbox.written(weight) {
                     mailbox.drained(connection).await;
                 }
             }
@@ -216,7 +216,7 @@ where
 }
 
 enum Written {
-    Bytes(usize),
+    Frames(Weight),
     /// The close went out.
     Last,
 }
@@ -230,12 +230,12 @@ async fn write_batch<S>(
 where
     S: AsyncWrite,
 {
-    let mut bytes = 0;
+    let mut written = Weight::default();
     let mut next = Some(first);
     while let Some(message) = next {
         match message {
             outbox::Outgoing::Frame(frame) => {
-                bytes += frame.len();
+                written.add(Weight::of(&frame));
                 outgoing.feed(frame).await?;
             }
             outbox::Outgoing::Ping => outgoing.feed_control(Sent::Ping, &[]),
@@ -245,14 +245,14 @@ where
                 return Ok(Written::Last);
             }
         }
-        next = if bytes < BATCH_BYTES {
+        next = if written.bytes() < BATCH_BYTES {
             outbox.next_now()
         } else {
             None
         };
     }
     outgoing.flush().await?;
-    Ok(Written::Bytes(bytes))
+    Ok(Written::Frames(written))
 }
 
 /// A peer that is gone does not hear it, and need not.

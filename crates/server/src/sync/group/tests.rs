@@ -15,7 +15,7 @@ use tokio::{task::unconstrained, time::timeout};
 
 use super::*;
 use crate::{
-    sync::outbox::{OutboxReader, Outgoing, outbox},
+    sync::outbox::{OutboxReader, Outgoing, Weight, outbox},
     worker::WorkerSettings,
 };
 
@@ -122,7 +122,7 @@ impl Peer<'_> {
             let Some(Outgoing::Frame(frame)) = self.outgoing.next().await else {
                 panic!("it is closed");
             };
-            if self.outgoing.written(frame.len()) {
+            if self.outgoing.written(Weight::of(&frame)) {
                 self.stage.mailbox.drained(self.connection).await;
             }
             let bytes = [&frame.own[..], &frame.shared].concat();
