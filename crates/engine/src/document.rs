@@ -258,21 +258,29 @@ impl Document {
         }
     }
 
-    /// Lets go of the graph, if everybody is in step; it is read again when it is needed.
+    /// Lets go of the graph, if nobody is owed anything; it is read again when it is needed.
     pub(crate) fn cool(&mut self) -> bool {
         let State::Hot(hot) = &self.state else {
             return false;
         };
         let durable = hot.graph.durable();
-        let in_step = self.peers.values().all(|peer| peer.is_in_step(durable));
+        let mut peers = self.peers.values();
+        let has_all_it_gets = peers.all(|peer| {
+            peer.is_in_step(durable)
+                || (peer.is_left_to_ask() && !is_planted(Bug::KeepsGraphsForWhoSaysLittle))
+        });
         if is_planted(Bug::LosesTheQueueAtEviction) {
             self.queue = Queue::default();
         }
-        if durable == 0 || !in_step || !self.is_quiet() {
+        if durable == 0 || !has_all_it_gets || !self.is_quiet() {
             return false;
         }
         for peer in self.peers.values_mut() {
-            peer.synced = Synced::Everything;
+            match peer.synced {
+                // once it says what it has, that is in it
+                Synced::Unknown => peer.from_peer.clear(),
+                Synced::Everything | Synced::Below(_) => peer.synced = Synced::Everything,
+            }
         }
         self.state = State::Cold;
         // thousands may lie in memory like this

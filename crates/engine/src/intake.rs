@@ -364,6 +364,12 @@ impl Batch<'_> {
 
     /// Links an orphan; one that can never be linked leaves the queue, and does not spoil the batch.
     fn adopt(&mut self, orphan: ChangeChunk) -> Result<Option<ChangeHash>, IntakeError> {
+        // it waits on: whoever brought what it waits for is not to be refused for it
+        if self.graph.count_heads() >= HEADS_MAX.max(self.heads_before) {
+            let hash = orphan.hash;
+            self.orphans.insert(orphan, hash);
+            return Ok(None);
+        }
         match self.link(&orphan) {
             Ok(linked) => {
                 self.leave_queue(orphan);
@@ -415,7 +421,9 @@ impl Batch<'_> {
         if orphans.by_hash.len() > ORPHANS_MAX || orphans.bytes > ORPHAN_BYTES_MAX {
             return Err(IntakeError::TooManyOrphans);
         }
-        if self.graph.count_heads() > HEADS_MAX.max(self.heads_before) {
+        // one more is what a device makes that has edited beside them
+        let heads_max = HEADS_MAX.max((self.heads_before + 1).min(2 * HEADS_MAX));
+        if self.graph.count_heads() > heads_max {
             return Err(IntakeError::TooManyHeads);
         }
         Ok(())

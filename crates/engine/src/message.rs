@@ -11,7 +11,7 @@ use crate::{
     excerpt::Excerpt,
     ids::ChangeHash,
     leb128::{self, Malformed, Reader},
-    limits::{HASHES_MAX, HAVES_MAX, HEADS_MAX},
+    limits::{HASHES_MAX, HAVES_MAX},
 };
 
 const VERSION_1: u8 = 0x42;
@@ -68,7 +68,7 @@ impl<'a> SyncMessage<'a> {
         if !matches!(reader.byte()?, VERSION_1 | VERSION_2) {
             return Err(Malformed);
         }
-        let mut heads = hashes(&mut reader, HEADS_MAX)?;
+        let mut heads = hashes(&mut reader, HASHES_MAX)?;
         heads.sort_unstable();
         heads.dedup();
         let need = hashes(&mut reader, HASHES_MAX)?;
@@ -148,7 +148,7 @@ fn haves<'a>(reader: &mut Reader<'a>) -> Result<SmallVec<[Have<'a>; 1]>, Malform
     }
     let mut haves = SmallVec::with_capacity(count);
     for _ in 0..count {
-        let last_sync = hashes(reader, HEADS_MAX)?;
+        let last_sync = hashes(reader, HASHES_MAX)?;
         haves.push(Have {
             last_sync,
             bloom: BloomFilter::parse(reader.prefixed()?)?,
@@ -441,10 +441,10 @@ mod tests {
             let read = parse(&bytes)?;
             Ok((read.heads.len(), read.need.len(), read.have.len()))
         };
-        let most = (HEADS_MAX, HASHES_MAX, HAVES_MAX);
+        let most = (HASHES_MAX, HASHES_MAX, HAVES_MAX);
         assert_eq!(sizes(message_of(most.0, most.1, most.2)), Ok(most));
         for beyond in [
-            message_of(HEADS_MAX + 1, 0, 0),
+            message_of(HASHES_MAX + 1, 0, 0),
             message_of(0, HASHES_MAX + 1, 0),
             message_of(0, 0, HAVES_MAX + 1),
         ] {

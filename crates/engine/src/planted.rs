@@ -38,6 +38,10 @@ pub enum Bug {
     MiscountsTheQueue,
     /// A snapshot is taken for the last chunk that it has replaced.
     TakesASnapshotForAChunk,
+    /// A session that may write from now on is not asked for what it has sent before.
+    AsksForNothingWhenASessionMayWrite,
+    /// A graph stays for as long as there is a peer that has not said what it has.
+    KeepsGraphsForWhoSaysLittle,
     /// What happens depends on what happened in another run.
     RemembersOtherRuns,
 }

@@ -154,6 +154,14 @@ impl Subscription {
             && !self.must_resend
     }
 
+    /// Whether it has not said what it has, and is owed nothing but the heads, for which no graph is needed.
+    pub(crate) fn is_left_to_ask(&self) -> bool {
+        self.synced == Synced::Unknown
+            && self.owed.is_empty()
+            && self.served == Served::Directly
+            && !self.must_resend
+    }
+
     /// The nodes below `durable` that it is not known to have; nothing if it has not said what it has.
     pub(crate) fn news(&self, durable: Node) -> impl Iterator<Item = Node> {
         let new = match self.synced {

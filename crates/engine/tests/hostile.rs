@@ -13,14 +13,16 @@ mod world;
 
 use std::{fs, time::Duration};
 
+use automerge::{Automerge, ROOT, transaction::Transactable};
 use engine::{
-    Access, ConnectionId, DocumentId, Effect, Engine, Input, Refusal,
+    Access, ConnectionId, DocumentId, Effect, Engine, Input, Refusal, Settings,
     limits::{BLOOM_PROBES_MAX, HAVES_MAX, HEADS_MAX, QUEUED_BYTES_MAX, QUEUED_MESSAGE_BYTES},
     storage::Answer,
 };
 use sha2::{Digest, Sha256};
 use world::{
-    Client, Forge, Received, World, document, join_frame, settings, sync_frame, talk, write_number,
+    Client, Forge, Received, World, document, join_frame, message_of, settings, sync_frame, talk,
+    write_number,
 };
 
 const PEER: ConnectionId = ConnectionId(1);
@@ -179,7 +181,9 @@ fn thousands_of_heads_cost_no_square_of_their_number_and_more_are_refused() {
     target.message(&Message::of(std::slice::from_ref(&root)));
     assert!(target.message(&Message::of(&most)) < SOON);
     assert_eq!(target.refused, None);
-    assert!(target.message(&Message::of(&[of_root(HEADS_MAX + 1)])) < SOON);
+    // one is what a device makes that edits beside them
+    let beside = [1, 2].map(|more| of_root(HEADS_MAX + more));
+    assert!(target.message(&Message::of(&beside)) < SOON);
     assert_eq!(target.refused, Some(Refusal::TooManyHeads));
     // refused as a whole, and no sooner: none of it is a head until all of it is there
     let mut target = Target::new();
@@ -337,4 +341,102 @@ fn a_document_that_is_open_and_not_there_takes_little_memory() {
     assert!(target.refused.is_none());
     let each = (resident_bytes() - before) / DOCUMENTS as usize;
     assert!(each < 2_048, "{each} bytes");
+}
+
+/// A document of so many changes that nothing depends on.
+fn of_heads(from: usize, count: usize) -> Automerge {
+    let (mut doc, mut all) = (Automerge::new(), vec![]);
+    for number in from..from + count {
+        let actor = (number as u64).to_be_bytes();
+        let mut one = Automerge::new().with_actor(actor.as_slice().into());
+        let mut transaction = one.transaction();
+        transaction.put(ROOT, "key", number as u64).unwrap();
+        transaction.commit();
+        all.extend(one.get_changes(&[]));
+    }
+    doc.apply_changes(all).unwrap();
+    doc
+}
+
+fn push_changes(world: &mut World, doc: &Automerge) {
+    let writer = world.connect("writer", Access::Write);
+    let changes: Vec<_> = doc
+        .get_changes(&[])
+        .iter()
+        .map(|change| change.raw_bytes().to_vec())
+        .collect();
+    let message = message_of(&changes);
+    world.frame(writer, sync_frame("sync", "writer", document(7), &message));
+    world.settle();
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+}
+
+/// Its heads are one more, and it was refused with all its documents, each time that it came.
+#[test]
+fn whoever_has_an_edit_beside_as_many_heads_as_are_allowed_is_not_sent_away() {
+    let mut world = World::new(settings());
+    let mut honest = Client::new("honest", document(7));
+    honest.edit("one");
+    push_changes(&mut world, &of_heads(0, HEADS_MAX));
+    for _ in 0..3 {
+        honest.connect(&mut world);
+        talk(&mut world, std::slice::from_mut(&mut honest));
+    }
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+    assert_eq!(honest.heads().len(), HEADS_MAX + 1);
+}
+
+#[test]
+fn whole_documents_bring_no_more_heads_than_are_allowed() {
+    let mut world = World::new(settings());
+    let half = HEADS_MAX / 2 + 1;
+    push_changes(&mut world, &of_heads(0, half));
+    let pusher = world.connect("pusher", Access::Write);
+    let message = message_of(&[of_heads(half, half).save()]);
+    world.frame(pusher, sync_frame("sync", "pusher", document(7), &message));
+    world.settle();
+    assert_eq!(world.closed, [(pusher, Refusal::TooManyHeads)].into());
+    let mut clients = [Client::new("honest", document(7))];
+    clients[0].connect(&mut world);
+    talk(&mut world, &mut clients);
+    assert_eq!(clients[0].heads().len(), half);
+}
+
+#[test]
+fn graphs_of_peers_that_say_little_go_when_they_are_too_many() {
+    let mut world = World::new(Settings {
+        graph_bytes_max: 20_000,
+        ..settings()
+    });
+    for n in 0..50 {
+        let mut writer = Client::new("writer", document(n));
+        for k in 0..30 {
+            writer.edit(&format!("{k}"));
+        }
+        writer.connect(&mut world);
+        talk(&mut world, std::slice::from_mut(&mut writer));
+        writer.disconnect(&mut world);
+        world.pass_ms(300);
+        world.settle();
+    }
+    world.pass_ms(100_000);
+    world.settle();
+    let hostile = world.connect("hostile", Access::Write);
+    for n in 0..50 {
+        // heads that nobody has, no `have`
+        let mut message = vec![0x42, 1];
+        message.extend([9; 32]);
+        message.extend([0, 0, 0]);
+        world.frame(
+            hostile,
+            sync_frame("sync", "hostile", document(n), &message),
+        );
+        world.settle();
+    }
+    for _ in 0..200 {
+        world.pass_ms(3_000);
+        world.settle();
+    }
+    let bytes = world.engine.graph_bytes();
+    assert!(bytes <= 20_000, "{bytes}");
 }

@@ -14,6 +14,7 @@ use crate::{
     graph::Heads,
     ids::{ChangeHash, ConnectionId, Ticket},
     intake,
+    limits::HEADS_MAX,
     outlet::{Outlet, Wish},
     planted::{Bug, is_planted},
     storage::{Answer, ChunkKind, Fault, ReadWhat, StoredChunk, WriteAction},
@@ -377,7 +378,14 @@ impl Document {
                 return;
             };
             let first = hot.graph.len();
+            let heads_max = HEADS_MAX.max(hot.graph.count_heads());
             let merged = hot.graph.merge_index(&index).is_ok();
+            if merged && hot.graph.count_heads() > heads_max {
+                hot.graph.truncate(first);
+                let refusal = Wish::Refuse(*pusher, Refusal::TooManyHeads);
+                outlet.wishes.push(refusal);
+                return self.job_over(outlet);
+            }
             if !merged || u64::from(hot.graph.len()) != changes {
                 hot.graph.truncate(first);
                 outlet
