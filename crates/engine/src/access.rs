@@ -35,8 +35,9 @@ impl Session {
         Self { access }
     }
 
-    pub(crate) const fn set_access(&mut self, access: Access) {
-        self.access = access;
+    /// Whether that is something else than before.
+    pub(crate) fn set_access(&mut self, access: Access) -> bool {
+        std::mem::replace(&mut self.access, access) != access
     }
 }
 

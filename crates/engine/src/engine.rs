@@ -28,6 +28,9 @@ const PATIENCE_MS: u64 = 3_000;
 const SWEEP_MS: u64 = 2_000;
 /// First and longest time, in milliseconds, until changes that could not be stored are asked for again.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
+/// Bytes beyond which a connection that catches up is sent no more before it has caught up again: many times as much as
+/// makes its outbox say that it is full, and then that it has drained.
+const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 /// How many documents are listed at a time, to announce them.
 const LIST_LIMIT: usize = 1_000;
 
@@ -44,6 +47,8 @@ pub struct Engine {
     wakes: BTreeSet<(u64, DocumentId)>,
     /// Documents of which something could not be stored.
     faulted: BTreeSet<DocumentId>,
+    /// Connections for which the list of documents is to be read again, as it could not be.
+    unlisted: BTreeSet<ConnectionId>,
     retry_at_ms: Option<u64>,
     retry_ms: u64,
     last_retry_ms: u64,
@@ -120,6 +125,7 @@ impl Engine {
             jobs: Jobs::default(),
             wakes: BTreeSet::new(),
             faulted: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
             retry_at_ms: None,
             retry_ms: RETRY_MS.0,
             last_retry_ms: 0,
@@ -371,7 +377,16 @@ impl Turn<'_> {
 
     fn access_changed(&mut self, connection: ConnectionId, access: Option<Access>) {
         match (access, self.engine.peers.get_mut(&connection)) {
-            (Some(access), Some(peer)) => peer.session.set_access(access),
+            (Some(access), Some(peer)) => {
+                if peer.session.set_access(access) {
+                    let documents: Vec<_> = peer.documents.iter().copied().collect();
+                    for id in documents {
+                        self.with_known(id, |document, outlet| {
+                            document.access_changed(connection, outlet);
+                        });
+                    }
+                }
+            }
             (None, Some(_)) => self.refuse(connection, Refusal::SessionEnded),
             (_, None) => {}
         }
@@ -399,10 +414,31 @@ impl Turn<'_> {
         if peer.has_enough() {
             return;
         }
-        for id in std::mem::take(&mut peer.held_back) {
+        let mut held_back = std::mem::take(&mut peer.held_back);
+        let (mut bytes, mut from) = (0, self.effects.len());
+        while bytes <= CATCH_UP_BYTES_MAX
+            && let Some(id) = held_back.pop_first()
+        {
             self.with_known(id, |document, outlet| {
                 document.respond(connection, vec![], outlet)
             });
+            let new = self.effects.get(from..).unwrap_or_default();
+            let sent = |effect: &Effect| match effect {
+                Effect::Send {
+                    connection: to,
+                    frame,
+                } if *to == connection => frame.len(),
+                Effect::Send { .. }
+                | Effect::Close { .. }
+                | Effect::Read { .. }
+                | Effect::Write { .. }
+                | Effect::Work { .. } => 0,
+            };
+            bytes += new.iter().map(sent).sum::<usize>();
+            from = self.effects.len();
+        }
+        if let Some(peer) = self.engine.peers.get_mut(&connection) {
+            peer.held_back.append(&mut held_back);
         }
     }
 
@@ -421,6 +457,10 @@ impl Turn<'_> {
                 }
                 (Some(Asker::Announcement(connection)), Ok(Answer::Documents(list))) => {
                     self.announce_listed(connection, &list);
+                }
+                (Some(Asker::Announcement(connection)), Err(_)) => {
+                    self.engine.unlisted.insert(connection);
+                    self.retry_later();
                 }
                 (Some(Asker::Announcement(_)) | None, _) => {}
             }
@@ -472,6 +512,12 @@ impl Turn<'_> {
             }
             for id in std::mem::take(&mut self.engine.faulted) {
                 self.with_known(id, |document, outlet| document.ask_again(outlet));
+            }
+            for connection in std::mem::take(&mut self.engine.unlisted) {
+                if self.engine.peers.contains_key(&connection) {
+                    self.outlet()
+                        .list(connection, DocumentId::from_bytes([0; 16]), LIST_LIMIT);
+                }
             }
         }
         if self.now_ms >= self.engine.next_sweep_ms {
@@ -556,6 +602,7 @@ impl Turn<'_> {
         let Some(peer) = self.engine.peers.get_mut(&connection) else {
             return;
         };
+        peer.held_back.clear();
         for id in std::mem::take(&mut peer.documents) {
             self.with_known(id, |document, outlet| document.leave(connection, outlet));
             let forgettable = self
@@ -637,16 +684,18 @@ impl Turn<'_> {
                 Wish::Wake { at_ms } => {
                     self.engine.wakes.insert((at_ms, id));
                 }
-                Wish::Retry => self.retry_later(id),
+                Wish::Retry => {
+                    self.engine.faulted.insert(id);
+                    self.retry_later();
+                }
                 Wish::Created => self.announce_new(id),
                 Wish::CatchUp(connection) => self.catch_up(connection),
             }
         }
     }
 
-    fn retry_later(&mut self, id: DocumentId) {
+    fn retry_later(&mut self) {
         let engine = &mut *self.engine;
-        engine.faulted.insert(id);
         if engine.retry_at_ms.is_none() {
             // failures in a row are asked for less and less often
             let recent = self.now_ms < engine.last_retry_ms + 2 * RETRY_MS.1;

@@ -162,9 +162,6 @@ impl Graph {
                     self.append(entry).ok_or(IndexError::Malformed)?
                 }
             };
-            if let Some(entry) = self.nodes.get_mut(position as usize) {
-                entry.place = Place::Snapshot;
-            }
             positions.push(position);
         }
         Ok(())

@@ -17,7 +17,9 @@ use engine::{
     Access, Announce, ConnectionId, Settings,
     storage::{Fault, WriteAction},
 };
-use world::{Client, Request, World, document, ours, settings, sync_frame, talk};
+use world::{
+    Client, Request, World, document, in_step, message_of, ours, settings, sync_frame, talk, write,
+};
 
 fn edit(doc: &mut Automerge, value: &str) {
     let mut transaction = doc.transaction();
@@ -374,4 +376,49 @@ fn nothing_is_built_on_a_whole_document_that_is_not_stored_yet_when_the_disk_is_
     assert_eq!(world.store.heads(document(7)).len(), 2, "the snapshot");
     world.settle();
     assert_eq!(world.store.heads(document(7)), [ours(&child.hash())]);
+}
+
+/// What an absorbed document has brought is stored, and the orphan that waited for it found no room then.
+#[test]
+fn an_orphan_that_could_have_its_place_gets_it_when_somebody_in_step_opens_the_document() {
+    let mut world = World::new(settings());
+    let [mut writer, _] = in_step(&mut world);
+    let mut other = Client::new("other", document(7));
+    other.doc = writer.doc.fork().with_actor(b"other".as_slice().into());
+    let mut whole = vec![];
+    for n in 0..3 {
+        other.edit(&n.to_string());
+        if n == 1 {
+            whole = other.doc.save();
+        }
+    }
+    let orphan = other
+        .doc
+        .get_last_local_change()
+        .unwrap()
+        .raw_bytes()
+        .to_vec();
+    let connection = world.connect("other", Access::Write);
+    world.frame(
+        connection,
+        sync_frame("sync", "other", document(7), &message_of(&[orphan])),
+    );
+    world.settle();
+    world.frame(
+        connection,
+        sync_frame("sync", "other", document(7), &message_of(&[whole.clone()])),
+    );
+    world.store_some(usize::MAX);
+    world.work_one();
+    world.store_some(1);
+    // the orphan is on its way now
+    assert!(!world.asked.is_empty());
+    world.crash();
+    let mut in_step = Client::new("in step", document(7));
+    in_step.doc = automerge::Automerge::load(&whole).unwrap();
+    in_step.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut in_step));
+    assert_eq!(world.store.heads(document(7)), other.heads());
+    assert_eq!(in_step.heads(), other.heads());
+    write(&mut world, &mut writer, "goes on");
 }

@@ -15,7 +15,7 @@ use engine::{
     limits::EPHEMERAL_BYTES_MAX, storage::Fault,
 };
 use minicbor::Encoder;
-use world::{Client, World, document, frame, join_frame, settings, sync_frame, talk};
+use world::{Client, World, document, frame, in_step, join_frame, settings, sync_frame, talk};
 
 fn open(world: &mut World, connection: u64) -> ConnectionId {
     let connection = ConnectionId(connection);
@@ -818,4 +818,102 @@ fn a_tail_that_grew_while_the_worker_was_at_the_last_one_is_compacted_too() {
     world.settle();
     assert_eq!(world.store.documents[&document(7)].meta.tail_bytes, 0);
     assert_eq!(world.store.heads(document(7)), writer.heads());
+}
+
+/// Whether a listener is told of a document though reading fails for a while, after so many answers.
+fn is_announced_though_reading_failed_after(answers: usize) -> bool {
+    let announce = Announce::All;
+    let mut world = World::new(Settings {
+        announce,
+        ..settings()
+    });
+    in_step(&mut world);
+    world.crash();
+    let listener = world.connect("listener", Access::Write);
+    world.store_some(answers);
+    world.read_fault = Some(Fault::Failed);
+    world.settle();
+    world.read_fault = None;
+    for _ in 0..5 {
+        world.pass_ms(1_000);
+        world.settle();
+    }
+    world.take(listener).is_some()
+}
+
+#[test]
+fn a_list_of_documents_that_could_not_be_read_leaves_nobody_without_announcements() {
+    assert!(is_announced_though_reading_failed_after(0));
+}
+
+#[test]
+fn a_document_that_could_not_be_read_for_an_announcement_is_announced_later() {
+    assert!(is_announced_though_reading_failed_after(1));
+}
+
+#[test]
+fn a_session_that_may_write_later_is_asked_again_for_what_it_had_sent() {
+    let mut world = World::new(settings());
+    let [writer, mut reader] = in_step(&mut world);
+    // it is told that it may only read when it has sent an edit already
+    let connection = reader.connection.unwrap();
+    world.input(Input::AccessChanged {
+        connection,
+        access: Some(Access::Read),
+    });
+    reader.edit("kept");
+    reader.send(&mut world);
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    world.input(Input::AccessChanged {
+        connection,
+        access: Some(Access::Write),
+    });
+    clients[1].edit("and another");
+    clients[1].send(&mut world);
+    clients[0].edit("others go on");
+    clients[0].send(&mut world);
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), clients[1].heads());
+    assert_eq!(clients[0].heads(), clients[1].heads());
+}
+
+#[test]
+fn a_session_that_may_write_is_asked_at_once_for_what_it_kept() {
+    let mut world = World::new(settings());
+    let [writer, mut reader] = in_step(&mut world);
+    reader.disconnect(&mut world);
+    reader.connect_as(&mut world, Access::Read);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    reader.edit("kept");
+    reader.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    let connection = reader.connection.unwrap();
+    world.input(Input::AccessChanged {
+        connection,
+        access: Some(Access::Write),
+    });
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), clients[1].heads());
+}
+
+#[test]
+fn a_session_that_may_only_read_from_now_on_is_told_so() {
+    let mut world = World::new(settings());
+    let [_writer, reader] = in_step(&mut world);
+    let connection = reader.connection.unwrap();
+    while world.take(connection).is_some() {}
+    world.input(Input::AccessChanged {
+        connection,
+        access: Some(Access::Read),
+    });
+    world.settle();
+    let told = world.take(connection);
+    assert!(told.is_some_and(|f| {
+        f.sync_message()
+            .flags
+            .unwrap()
+            .contains(automerge::sync::MessageFlags::READ_ONLY)
+    }));
 }

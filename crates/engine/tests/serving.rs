@@ -10,18 +10,18 @@ mod world;
 
 use automerge::{
     Automerge,
-    sync::{ChunkList, Message, MessageVersion, SyncDoc},
+    sync::{ChunkList, Message, MessageVersion, State, SyncDoc},
 };
 use bytes::Bytes;
 use engine::{
-    Access, Announce, ChangeHash, Input, Settings,
-    limits::READING_BYTES_MAX,
+    Access, Announce, ChangeHash, DocumentId, Effect, Input, Settings,
+    limits::{FRAME_BYTES_MAX, READING_BYTES_MAX},
     storage::{Fault, ReadWhat},
 };
 use minicbor::Encoder;
 use world::{
-    Client, Dice, Received, Request, World, document, frame, in_step, message_of, ours, settings,
-    sync_frame, talk, write,
+    Client, Dice, Forge, Received, Request, World, document, frame, in_step, message_of, ours,
+    settings, sync_frame, talk, write,
 };
 
 /// Three megabytes that do not deflate; more than one message brings, too.
@@ -909,4 +909,236 @@ fn long_changes_that_a_lagging_peer_lacks_of_many_documents_are_read_a_few_at_a_
         sent += world.sent.remove(&reader).into_iter().flatten().count();
     }
     assert!(sent >= usize::from(COUNT), "{sent} messages");
+}
+
+/// That a device has nothing, and wants everything; it reads whole documents.
+const WISH: [u8; 10] = [0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84];
+/// Bytes of short frames for which a socket is closed.
+const OUTBOX_BYTES_MAX: usize = FRAME_BYTES_MAX + (16 << 20);
+
+fn store_all(world: &mut World) {
+    while !world.asked.is_empty() {
+        world.store_some(usize::MAX);
+    }
+}
+
+#[test]
+fn who_watches_our_storage_before_it_opens_a_document_hears_of_its_heads_once_they_are_read() {
+    let mut world = World::new(settings());
+    let [writer, _] = in_step(&mut world);
+    world.crash();
+    let mut reader = Client::new("reader", document(7));
+    reader.doc = writer.doc.clone();
+    reader.state = State::decode(&writer.state.encode()).unwrap();
+    reader.connection = Some(world.connect("reader", Access::Write));
+    watch(&mut world, &reader, "add");
+    reader.send(&mut world);
+    world.settle();
+    let connection = reader.connection.unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| world.take(connection)).collect();
+    assert!(
+        told.iter()
+            .any(|frame| frame.kind == "remote-heads-changed"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_refused_connection_is_sent_nothing_more() {
+    let mut world = World::new(settings());
+    world.is_unloadable = true;
+    let writer = world.connect("writer", Access::Write);
+    for n in 1..4u8 {
+        let mut forge = Forge::new(n);
+        let change = forge.change(9 << 20);
+        world.frame(
+            writer,
+            sync_frame("sync", "writer", document(n), &message_of(&[change])),
+        );
+        store_all(&mut world);
+    }
+    let reader = world.connect("reader", Access::Write);
+    for n in 1..4u8 {
+        world.frame(reader, sync_frame("request", "reader", document(n), &WISH));
+    }
+    let mut effects = vec![];
+    world.engine.handle(
+        world.now_ms,
+        Input::AccessChanged {
+            connection: reader,
+            access: None,
+        },
+        &mut effects,
+    );
+    let at = effects
+        .iter()
+        .position(|e| matches!(e, Effect::Close { .. }))
+        .unwrap();
+    let after: Vec<_> = effects[at..]
+        .iter()
+        .filter(|e| matches!(e, Effect::Send { .. } | Effect::Read { .. }))
+        .collect();
+    assert!(after.is_empty());
+}
+
+#[test]
+fn a_peer_that_has_drained_is_not_sent_more_than_its_outbox_takes() {
+    let mut world = World::new(settings());
+    world.is_unloadable = true;
+    let writer = world.connect("writer", Access::Write);
+    let reader = world.connect("reader", Access::Write);
+    let mut forges: Vec<_> = (0..900u32)
+        .map(|n| (n, Forge::new((n % 250) as u8)))
+        .collect();
+    let id = |n: u32| {
+        let mut b = [9u8; 16];
+        b[..4].copy_from_slice(&n.to_be_bytes());
+        DocumentId::from_bytes(b)
+    };
+    for (n, forge) in &mut forges {
+        let first = forge.change(200);
+        world.frame(
+            writer,
+            sync_frame(
+                "sync",
+                "writer",
+                id(*n),
+                &message_of(std::slice::from_ref(&first)),
+            ),
+        );
+        world.store_some(usize::MAX);
+        world.store_some(usize::MAX);
+        world.frame(reader, sync_frame("request", "reader", id(*n), &WISH));
+        store_all(&mut world);
+    }
+    while world.take(reader).is_some() {}
+    world.input(Input::Congested { connection: reader });
+    for (n, forge) in &mut forges {
+        let next = forge.change(100 << 10);
+        world.frame(
+            writer,
+            sync_frame("sync", "writer", id(*n), &message_of(&[next])),
+        );
+        store_all(&mut world);
+    }
+    world.input(Input::Drained { connection: reader });
+    let bytes: usize = std::iter::from_fn(|| world.take(reader))
+        .map(|f| f.data.len())
+        .sum();
+    assert!(bytes <= OUTBOX_BYTES_MAX, "{bytes}");
+}
+
+#[test]
+fn who_has_lost_its_copy_and_asks_on_the_same_connection_is_sent_everything() {
+    let mut world = World::new(settings());
+    let [writer, mut reader] = in_step(&mut world);
+    reader.doc = Automerge::new();
+    reader.state = State::new();
+    reader.send(&mut world);
+    world.settle();
+    let received = world.take(reader.connection.unwrap()).unwrap();
+    for bytes in received.sync_message().changes.iter() {
+        reader.doc.load_incremental(bytes).unwrap();
+    }
+    assert_eq!(reader.heads(), writer.heads(), "with the first answer");
+}
+
+/// A whole document that could not be absorbed for want of room leaves everybody as they were.
+#[test]
+fn after_an_absorption_that_found_no_room_readers_are_sent_new_changes_alone() {
+    let mut world = World::new(settings());
+    let [mut writer, mut reader] = in_step(&mut world);
+    for n in 0..3 {
+        write(&mut world, &mut writer, &format!("w{n}"));
+    }
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    let late = reader.doc.clone();
+    for n in 0..2 {
+        write(&mut world, &mut writer, &format!("x{n}"));
+    }
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    // somebody pushes a whole document
+    let mut other = Client::new("other", document(7));
+    other.edit("its own");
+    other.connection = Some(world.connect("other", Access::Write));
+    let whole = other.doc.save();
+    world.frame(
+        other.connection.unwrap(),
+        sync_frame("sync", "other", document(7), &message_of(&[whole])),
+    );
+    world.store_some(usize::MAX);
+    world.fault = Some(Fault::Full);
+    world.settle();
+    world.fault = None;
+    let mut lagging = Client::new("lagging", document(7));
+    lagging.doc = late;
+    lagging.connect(&mut world);
+    world.settle();
+    let c = lagging.connection.unwrap();
+    let sent: Vec<_> = std::iter::from_fn(|| world.take(c)).collect();
+    let bytes: usize = sent.iter().map(|f| f.data.len()).sum();
+    let news: usize = writer
+        .doc
+        .get_changes(&lagging.doc.get_heads())
+        .iter()
+        .map(|c| c.raw_bytes().len())
+        .sum();
+    assert!(bytes < news + 200);
+}
+
+#[test]
+fn what_is_stored_while_a_document_is_read_for_somebody_follows_it_unasked() {
+    let mut world = World::new(settings());
+    let [mut writer, _] = in_step(&mut world);
+    let mut late = Client::new("late", document(7));
+    late.connect(&mut world);
+    let read = world.do_at(0);
+    writer.edit("meanwhile");
+    writer.send(&mut world);
+    world.store_some(1);
+    world.input(Input::Answered(vec![read]));
+    let mut doc = Automerge::new();
+    while let Some(received) = world.take(late.connection.unwrap()) {
+        let message = received.sync_message();
+        for bytes in message.changes.iter() {
+            doc.load_incremental(bytes).unwrap();
+        }
+        assert_eq!(doc.get_heads(), message.heads, "it has what it is told of");
+    }
+    assert_eq!(doc.get_heads(), writer.doc.get_heads());
+}
+
+#[test]
+fn who_lags_behind_in_many_documents_is_brought_what_it_lacks_of_all_of_them() {
+    const DOCUMENTS: u8 = 12;
+    let mut world = World::new(settings());
+    world.is_unloadable = true;
+    let [writer, reader] = ["writer", "reader"].map(|name| world.connect(name, Access::Write));
+    let mut forges: Vec<_> = (1..=DOCUMENTS).map(Forge::new).collect();
+    let store = |world: &mut World| {
+        while !world.asked.is_empty() {
+            world.store_some(usize::MAX);
+        }
+    };
+    let mut write = |world: &mut World, n: u8, bytes| {
+        let change = forges[usize::from(n) - 1].change(bytes);
+        let message = message_of(&[change]);
+        world.frame(writer, sync_frame("sync", "writer", document(n), &message));
+        store(world);
+    };
+    for n in 1..=DOCUMENTS {
+        write(&mut world, n, 200);
+        world.frame(reader, sync_frame("request", "reader", document(n), &WISH));
+        store(&mut world);
+    }
+    while world.take(reader).is_some() {}
+    world.input(Input::Congested { connection: reader });
+    for n in 1..=DOCUMENTS {
+        write(&mut world, n, 900 << 10);
+    }
+    world.input(Input::Drained { connection: reader });
+    store(&mut world);
+    let brought =
+        std::iter::from_fn(|| world.take(reader)).filter(|frame| frame.data.len() > 900 << 10);
+    assert_eq!(brought.count(), usize::from(DOCUMENTS));
 }

@@ -16,7 +16,9 @@ use engine::{
     limits::{QUEUED_BYTES_MAX, QUEUED_MESSAGE_BYTES, UNSTORED_BYTES_MAX},
     storage::{Fault, ReadWhat},
 };
-use world::{Client, Forge, Request, World, document, message_of, settings, sync_frame, talk};
+use world::{
+    Client, Forge, Request, World, document, in_step, message_of, settings, sync_frame, talk,
+};
 
 /// A message of this many bytes that says nothing, as what stands behind its flags is not looked at.
 fn padded(bytes: usize) -> Bytes {
@@ -326,4 +328,71 @@ fn who_sent_what_the_disk_refused_is_asked_for_it_again() {
     send_change(&mut world, connection, &change);
     world.settle();
     assert_eq!(world.store.documents[&document(7)].meta.changes, 1);
+}
+
+#[test]
+fn who_asks_for_a_document_whose_first_changes_cannot_be_stored_hears_that_there_is_none() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(7));
+    writer.edit("one");
+    writer.edit("two");
+    writer.connection = Some(world.connect("writer", Access::Write));
+    let reader = world.connect("reader", Access::Write);
+    world.pass_ms(10_000);
+    let changes: Vec<_> = writer
+        .doc
+        .get_changes(&[])
+        .iter()
+        .map(|c| c.raw_bytes().to_vec())
+        .collect();
+    world.frame(
+        writer.connection.unwrap(),
+        sync_frame("sync", "writer", document(7), &message_of(&changes)),
+    );
+    world.store_some(1); // the question whether there is any
+    world.frame(
+        reader,
+        sync_frame(
+            "request",
+            "reader",
+            document(7),
+            &[0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84],
+        ),
+    );
+    world.fault = Some(Fault::Full);
+    world.settle();
+    for _ in 0..20 {
+        world.pass_ms(1_000);
+        world.settle();
+    }
+    let kinds: Vec<_> = std::iter::from_fn(|| world.take(reader))
+        .map(|f| f.kind.clone())
+        .collect();
+    assert!(kinds.contains(&"doc-unavailable".to_owned()), "{kinds:?}");
+}
+
+/// automerge-repo 1 does not know the flag, and sends nothing again that it has sent unless we have nothing.
+#[test]
+fn who_does_not_know_the_flag_is_told_that_we_have_nothing_when_the_disk_has_refused_its_changes() {
+    let mut world = World::new(settings());
+    let [mut writer, _] = in_step(&mut world);
+    let old = world.connect("old", Access::Write);
+    writer.edit("refused");
+    let change = writer
+        .doc
+        .get_last_local_change()
+        .unwrap()
+        .raw_bytes()
+        .to_vec();
+    let mut message = message_of(&[change]);
+    message.extend([1, 2]);
+    world.fault = Some(Fault::Full);
+    world.frame(old, sync_frame("sync", "old", document(7), &message));
+    world.settle();
+    world.fault = None;
+    while world.take(old).is_some() {}
+    world.pass_ms(1_000);
+    let asked = world.take(old).unwrap().sync_message();
+    assert!(asked.heads.is_empty() && asked.need.is_empty(), "{asked:?}");
+    assert!(asked.have[0].last_sync.is_empty());
 }

@@ -102,7 +102,10 @@ impl Document {
 
     fn loaded(&mut self, answer: Result<Answer, Fault>, outlet: &mut Outlet<'_>) {
         match answer {
-            Ok(Answer::Meta(meta)) => self.adopt(meta),
+            Ok(Answer::Meta(meta)) => {
+                self.adopt(meta);
+                self.tell_watchers(outlet);
+            }
             Ok(Answer::Graph {
                 meta,
                 index,
@@ -115,6 +118,7 @@ impl Document {
             }
             Ok(Answer::Chunks { meta, chunks }) => {
                 self.adopt(meta);
+                self.tell_watchers(outlet);
                 self.at_hand = Some(AtHand {
                     chunks,
                     served: BTreeSet::new(),
@@ -123,6 +127,9 @@ impl Document {
             Ok(Answer::Stored | Answer::Documents(_)) | Err(_) => {
                 self.state = State::New;
                 self.refuse_waiting(outlet);
+                if !self.announced_to().is_empty() {
+                    outlet.wishes.push(Wish::Retry);
+                }
             }
         }
         self.work_off(outlet);
@@ -134,6 +141,13 @@ impl Document {
             self.respond(connection, vec![], outlet);
         }
         self.consider_job(outlet);
+    }
+
+    /// Those who watched our storage before it was known what lies there.
+    fn tell_watchers(&self, outlet: &mut Outlet<'_>) {
+        for connection in self.peers.keys() {
+            self.tell_stored_heads(*connection, outlet);
+        }
     }
 
     /// The document as the disk has it.
@@ -408,6 +422,7 @@ impl Document {
         outlet.wishes.push(Wish::Retry);
         self.advance_job(outlet);
         self.work_off(outlet);
+        self.settle_requests(outlet);
         News::None
     }
 

@@ -200,7 +200,7 @@ impl Document {
         message: &SyncMessage<'_>,
         outlet: &mut Outlet<'_>,
     ) {
-        if !self.exists() && message.heads.is_empty() && kind == SyncKind::Request {
+        if self.heads.is_empty() && message.heads.is_empty() && kind == SyncKind::Request {
             return self.request_missing(connection, outlet);
         }
         let State::Hot(hot) = &self.state else { return };

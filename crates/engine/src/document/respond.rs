@@ -52,6 +52,24 @@ impl Document {
         self.consider_job(outlet);
     }
 
+    /// A peer's session may write from now on, or not any more: it is told so, and asked for what was not looked at.
+    /// What it sent meanwhile it does not send again for being asked what we need.
+    pub(crate) fn access_changed(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
+        let may_write = outlet.authorise(connection, Need::Write).is_ok();
+        let Some(peer) = self.peers.get_mut(&connection) else {
+            return;
+        };
+        if peer.told.is_none() || is_planted(Bug::AsksForNothingWhenASessionMayWrite) {
+            // it is told with the first that it is sent
+        } else if may_write {
+            peer.must_resend = true;
+            self.ask_again(outlet);
+        } else {
+            peer.told = None;
+            self.respond(connection, vec![], outlet);
+        }
+    }
+
     /// Tells a peer, which has not asked, that there is this document.
     pub(crate) fn announce(&mut self, connection: ConnectionId, outlet: &mut Outlet<'_>) {
         self.peers.entry(connection).or_default().announced = true;
@@ -327,6 +345,11 @@ impl Document {
     ///
     /// Source: Automerge sync protocol, "sync reset".
     pub(crate) fn ask_again(&mut self, outlet: &mut Outlet<'_>) {
+        if matches!(self.state, State::New) && !self.announced_to().is_empty() {
+            // it could not be read when it was to be announced
+            self.load(ReadWhat::Meta, outlet);
+            return;
+        }
         self.store_owed_quarantine(outlet);
         // those that had found their place when a write failed, and whom nobody sends again
         if self.job.as_ref().is_some_and(|job| job.is_exclusive()) {
