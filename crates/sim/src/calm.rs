@@ -1,4 +1,5 @@
-//! The calm between storms: all faults are over, everybody comes back, and all must come into step, and then be still.
+//! The calm between storms: all faults are over. Whoever is connected must come into step; then everybody comes back, as
+//! that heals much, and all must come into step, and then be still.
 
 use automerge::ReadDoc;
 use engine::{
@@ -9,7 +10,7 @@ use store::SessionAccess;
 
 use crate::{
     book::Place,
-    link::Who,
+    link::{Link, Who},
     violation::{Checker, Step, Violation},
     world::World,
 };
@@ -30,17 +31,13 @@ impl World {
         self.note("calm");
         self.disk.set_trouble(crate::disk::Trouble::None);
         self.mend()?;
+        self.everybody_says_what_they_have()?;
+        self.let_time_pass(|link| link.is_served)?;
+        self.check_in_step(|link| link.is_none_or(|link| !link.is_served || !link.is_held))?;
         self.everybody_leaves()?;
         self.everybody_returns()?;
-        for _ in 0..WAITS {
-            self.settle()?;
-            self.now_ms += WAIT_MS;
-            for group in 0..self.plan.groups {
-                self.tick(group)?;
-            }
-        }
-        self.settle()?;
-        self.check_in_step()?;
+        self.let_time_pass(|_| true)?;
+        self.check_in_step(|_| false)?;
         self.check_orphans()?;
         self.check_orphans_found_home()?;
         self.try_a_power_cut()?;
@@ -72,6 +69,30 @@ impl World {
         Err(Violation::new(Checker::Convergent, what))
     }
 
+    /// Those whose connection is alive, on it.
+    fn everybody_says_what_they_have(&mut self) -> Step {
+        while self
+            .links
+            .values()
+            .any(|link| link.is_served && !link.is_held)
+        {
+            self.notice_the_dead()?;
+        }
+        self.watch()?;
+        for device in &mut self.devices {
+            let link = device.link.and_then(|id| self.links.get_mut(&id));
+            let Some(link) = link.filter(|link| link.is_held) else {
+                continue;
+            };
+            let documents: Vec<_> = device.copies.keys().copied().collect();
+            let says = documents
+                .into_iter()
+                .filter_map(|document| device.say(document));
+            link.up.extend(says);
+        }
+        Ok(())
+    }
+
     fn everybody_leaves(&mut self) -> Step {
         let all: Vec<_> = self.links.keys().copied().collect();
         all.into_iter().for_each(|id| self.hang_up(id));
@@ -88,10 +109,22 @@ impl World {
         Ok(())
     }
 
-    /// Lets everybody talk until nobody has anything to say.
-    fn settle(&mut self) -> Step {
+    /// Lets time pass that the server may wait for, and those talk who are on such connections.
+    fn let_time_pass(&mut self, is_heard: fn(&Link) -> bool) -> Step {
+        for _ in 0..WAITS {
+            self.settle(is_heard)?;
+            self.now_ms += WAIT_MS;
+            for group in 0..self.plan.groups {
+                self.tick(group)?;
+            }
+        }
+        self.settle(is_heard)
+    }
+
+    /// Lets them talk until nobody has anything to say.
+    fn settle(&mut self, is_heard: fn(&Link) -> bool) -> Step {
         for _ in 0..TALK_MAX {
-            if self.is_settled() {
+            if self.is_settled(is_heard) {
                 return Ok(());
             }
             self.deliver_up()?;
@@ -114,8 +147,8 @@ impl World {
         outcome
     }
 
-    fn is_settled(&self) -> bool {
-        let is_still = |link: &crate::link::Link| {
+    fn is_settled(&self, is_heard: fn(&Link) -> bool) -> bool {
+        let is_still = |link: &Link| {
             link.up.is_empty() && link.outbox.is_empty() && link.down.is_empty() && link.is_served
         };
         let is_idle = |group: &crate::server::Group| {
@@ -126,7 +159,8 @@ impl World {
                 && group.jobs.is_empty()
         };
         let groups = self.server.iter().flat_map(|server| &server.groups);
-        self.links.values().all(is_still) && groups.into_iter().all(is_idle)
+        let mut heard = self.links.values().filter(|link| is_heard(link));
+        heard.all(is_still) && groups.into_iter().all(is_idle)
     }
 
     fn what_is_left(&self) -> String {
@@ -148,16 +182,21 @@ impl World {
         left
     }
 
-    /// Every device that may write has exactly what is on disk; one that may only read has at least that.
-    fn check_in_step(&mut self) -> Step {
+    /// Every device that may write has exactly what is on disk; one that may only read has at least that. Those with such
+    /// a connection are excused.
+    fn check_in_step(&mut self, is_excused: fn(Option<&Link>) -> bool) -> Step {
         for number in 0..self.devices.len() {
             let Some(device) = self.devices.get(number) else {
                 continue;
             };
             let Some(id) = device.link else { continue };
+            let link = self.links.get(&id);
+            if is_excused(link) {
+                continue;
+            }
             let access = self.owner.access(device.session, self.wall_ms());
             let (name, group) = (device.name.clone(), device.group);
-            if !self.links.get(&id).is_some_and(|link| link.is_served) {
+            if !link.is_some_and(|link| link.is_served) {
                 let what = format!("{name} of group {group} is turned away for nothing");
                 return Err(Violation::new(Checker::Convergent, what));
             }
@@ -208,9 +247,17 @@ impl World {
         matches!(answer, Some(Ok(Answer::Meta(Some(meta)))) if meta.quarantine.is_some() && meta.has_pushed)
     }
 
-    /// No orphan waits for what is there, or is there itself.
+    /// No orphan waits for what is there, or is there itself, in a document that somebody has opened.
     fn check_orphans_found_home(&mut self) -> Step {
-        for place in self.book.places() {
+        let is_opened = |(group, document): &Place| {
+            self.devices.iter().any(|device| {
+                let link = device.link.and_then(|id| self.links.get(&id));
+                let is_served = link.is_some_and(|link| link.is_served);
+                is_served && device.group == *group && device.copies.contains_key(document)
+            })
+        };
+        let places: Vec<_> = self.book.places().into_iter().filter(is_opened).collect();
+        for place in places {
             for orphan in self.orphans(place) {
                 if self.book.is_stored(place, &orphan) {
                     let what =
@@ -228,6 +275,19 @@ impl World {
             self.now_ms += 1_000;
             for number in 0..self.plan.groups {
                 self.check_silent_second(number)?;
+            }
+        }
+        self.check_graphs()
+    }
+
+    /// What is used no more has gone, as far as there is too much of it.
+    fn check_graphs(&mut self) -> Step {
+        let graph_bytes_max = self.plan.engine_settings().graph_bytes_max;
+        for group in self.server.iter().flat_map(|server| &server.groups) {
+            let bytes = group.engine.graph_bytes();
+            if bytes > graph_bytes_max {
+                let what = format!("{}: {bytes} bytes of graphs in silence", group.file);
+                return Err(Violation::new(Checker::Bounded, what));
             }
         }
         Ok(())

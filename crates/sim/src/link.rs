@@ -8,7 +8,9 @@ use engine::{Access, ChangeHash, DocumentId};
 /// As in the server (`outbox.rs`), but smaller.
 pub(crate) const CONGESTED_BYTES: usize = 4 << 10;
 pub(crate) const DRAINED_BYTES: usize = 1 << 10;
+/// Bytes of frames at which it is given up; longer ones than the next, which are documents, do not count.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 256 << 10;
+const SHORT_FRAME_BYTES_MAX: usize = engine::limits::READING_BYTES_MAX;
 /// What the network holds of a connection whose peer does not read.
 pub(crate) const NETWORK_BYTES_MAX: usize = 4 << 10;
 
@@ -38,7 +40,10 @@ pub(crate) struct Link {
     /// can write.
     pub(crate) unheard: Vec<(DocumentId, ChangeHash)>,
     pub(crate) outbox: VecDeque<Bytes>,
+    /// More waited for it than is kept: the group has no outbox for it any more, and what it sends is dropped.
+    pub(crate) is_given_up: bool,
     pub(crate) outbox_bytes: usize,
+    short_bytes: usize,
     pub(crate) is_congested: bool,
     pub(crate) down: VecDeque<Bytes>,
     pub(crate) down_bytes: usize,
@@ -58,7 +63,9 @@ impl Link {
             up: VecDeque::new(),
             unheard: vec![],
             outbox: VecDeque::new(),
+            is_given_up: false,
             outbox_bytes: 0,
+            short_bytes: 0,
             is_congested: false,
             down: VecDeque::new(),
             down_bytes: 0,
@@ -77,6 +84,7 @@ impl Link {
                 break;
             };
             self.outbox_bytes -= frame.len();
+            self.short_bytes -= short(&frame);
             if self.is_held {
                 self.down_bytes += frame.len();
                 self.down.push_back(frame);
@@ -85,6 +93,20 @@ impl Link {
         let drained = self.is_congested && self.outbox_bytes < DRAINED_BYTES;
         self.is_congested &= !drained;
         drained
+    }
+
+    /// Puts a frame in; whether it has become more than is kept.
+    pub(crate) fn put(&mut self, frame: Bytes) -> bool {
+        self.outbox_bytes += frame.len();
+        self.short_bytes += short(&frame);
+        self.outbox.push_back(frame);
+        self.short_bytes > OUTBOX_BYTES_MAX
+    }
+
+    /// Throws away what waits in it.
+    pub(crate) fn empty(&mut self) {
+        self.outbox.clear();
+        (self.outbox_bytes, self.short_bytes) = (0, 0);
     }
 
     /// The next frame for the other end.
@@ -101,4 +123,9 @@ impl Link {
         self.down.clear();
         self.down_bytes = 0;
     }
+}
+
+fn short(frame: &Bytes) -> usize {
+    let is_short = frame.len() <= SHORT_FRAME_BYTES_MAX;
+    if is_short { frame.len() } else { 0 }
 }

@@ -63,7 +63,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "drops-orphans-at-restart",
         Bug::DropsOrphansAtRestart,
-        2,
+        0,
         &[Checker::Convergent],
     ),
     planted(
@@ -75,7 +75,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "loses-the-queue-at-eviction",
         Bug::LosesTheQueueAtEviction,
-        1071,
+        1,
         &[Checker::Convergent],
     ),
     planted(
@@ -87,25 +87,25 @@ pub const ALL: &[Planted] = &[
     planted(
         "skips-a-number-after-a-fault",
         Bug::SkipsANumberAfterAFault,
-        5,
+        0,
         &[Checker::Convergent, Checker::Quiet],
     ),
     planted(
         "believes-checksums",
         Bug::BelievesChecksums,
-        0,
+        1,
         &[Checker::Private, Checker::Sound],
     ),
     planted(
         "allows-a-sequence-number-twice",
         Bug::AllowsASequenceNumberTwice,
-        7,
+        0,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
         "keeps-every-orphan",
         Bug::KeepsEveryOrphan,
-        4,
+        9,
         &[Checker::Bounded],
     ),
     planted(
@@ -129,13 +129,25 @@ pub const ALL: &[Planted] = &[
     planted(
         "takes-a-snapshot-for-a-chunk",
         Bug::TakesASnapshotForAChunk,
-        25,
+        14,
         &[Checker::Sound, Checker::Convergent],
+    ),
+    planted(
+        "asks-for-nothing-when-a-session-may-write",
+        Bug::AsksForNothingWhenASessionMayWrite,
+        20,
+        &[Checker::Convergent],
+    ),
+    planted(
+        "keeps-graphs-for-who-says-little",
+        Bug::KeepsGraphsForWhoSaysLittle,
+        0,
+        &[Checker::Bounded],
     ),
     planted(
         "remembers-other-runs",
         Bug::RemembersOtherRuns,
-        0,
+        1,
         &[Checker::SameAgain],
     ),
 ];

@@ -10,7 +10,7 @@ use crate::{
     chunks,
     disk::Trouble,
     frames::{Received, describe},
-    link::{CONGESTED_BYTES, OUTBOX_BYTES_MAX},
+    link::CONGESTED_BYTES,
     violation::{Checker, Step, Violation},
     work::work,
 };
@@ -89,6 +89,9 @@ impl World {
     ) -> Result<Vec<Effect>, Violation> {
         let received = Received::parse(&frame);
         let link = self.links.get(&id);
+        if link.is_some_and(|link| link.is_given_up) {
+            return Ok(vec![]);
+        }
         let Some(link) = link.filter(|link| link.is_served && link.group == group) else {
             let what = format!("a {} frame for {id}, which is closed", received.kind);
             return Err(Violation::new(Checker::Private, what));
@@ -107,17 +110,14 @@ impl World {
         let Some(link) = self.links.get_mut(&id) else {
             return Ok(vec![]);
         };
-        link.outbox_bytes += frame.len();
-        link.outbox.push_back(frame);
-        let bytes = link.outbox_bytes;
-        if bytes > OUTBOX_BYTES_MAX {
+        if link.put(frame) {
             link.is_served = false;
-            link.outbox.clear();
-            link.outbox_bytes = 0;
+            link.is_given_up = true;
+            link.empty();
             self.note(format!("{id} does not read; closed"));
             return Ok(self.handle(group, Input::Closed { connection: id }));
         }
-        if bytes > CONGESTED_BYTES && !link.is_congested {
+        if link.outbox_bytes > CONGESTED_BYTES && !link.is_congested {
             link.is_congested = true;
             self.counts.congestions += 1;
             return Ok(self.handle(group, Input::Congested { connection: id }));
@@ -244,22 +244,23 @@ impl World {
 
     pub(crate) fn work(&mut self) -> Step {
         let number = self.any_group();
-        let dies = self.plan.worker_trouble && self.dice.one_in(40);
+        let is_lost = self.plan.worker_trouble && self.dice.one_in(20);
+        let was_there = self.dice.one_in(2);
         let at = self.dice.below(4);
         let Some(group) = self.group(number).filter(|group| !group.jobs.is_empty()) else {
             return Ok(());
         };
         let (ticket, job) = group.jobs.swap_remove(at.min(group.jobs.len() - 1));
-        let outcome = if dies {
-            WorkOutcome::Indigestible {
+        let outcome = match (is_lost, was_there) {
+            (true, true) => WorkOutcome::Indigestible {
                 reason: "the worker died".into(),
-            }
-        } else {
-            work(&job)
+            },
+            (true, false) => WorkOutcome::Unavailable,
+            (false, _) => work(&job),
         };
-        self.counts.jobs_lost += u64::from(dies);
+        self.counts.jobs_lost += u64::from(is_lost);
         self.note(format!(
-            "group {number}: the worker is done, or dead: {dies}"
+            "group {number}: the worker is done, or there is none: {is_lost}"
         ));
         self.input(number, Input::Worked { ticket, outcome })
     }

@@ -47,6 +47,29 @@ impl World {
             18 if self.dice.one_in(4) => device.back_up(),
             19 if link.is_none() && self.dice.one_in(4) => device.restore(),
             20 if link.is_none() => device.forget_states(),
+            20 if self.dice.one_in(3) => {
+                device.forget_states();
+                let leave = [("type", "leave"), ("senderId", &*device.name)];
+                let leave = Packet {
+                    frame: crate::frames::frame(&leave, None),
+                    document: None,
+                    brings: vec![],
+                };
+                let documents: Vec<_> = device.copies.keys().copied().collect();
+                let says = documents
+                    .into_iter()
+                    .filter_map(|document| device.say(document));
+                let packets: Vec<_> = std::iter::once(leave).chain(says).collect();
+                if let Some(id) = link {
+                    packets
+                        .into_iter()
+                        .for_each(|packet| self.push_up(id, packet));
+                }
+                self.note(format!(
+                    "device {number} leaves, and comes back on its connection"
+                ));
+                return Ok(());
+            }
             21 if self.plan.cuts && self.dice.one_in(2) => {
                 if let Some(id) = link {
                     self.hang_up(id);

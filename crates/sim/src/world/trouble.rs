@@ -53,8 +53,7 @@ impl World {
         for id in ids {
             if let Some(link) = self.links.get_mut(&id) {
                 link.is_served = false;
-                link.outbox.clear();
-                link.outbox_bytes = 0;
+                link.empty();
             }
             self.hang_up(id);
         }
