@@ -4,6 +4,7 @@
 #[path = "support/accounts.rs"]
 mod support;
 
+use rusqlite::Connection;
 use store::{
     AccountStore, Approved, Attested, Device, DeviceProof, NewApproval, NewDevice, NewPending,
     Occasion, Recorded,
@@ -294,6 +295,46 @@ fn the_approval_of_one_device_wakes_none_that_its_app_has_vouched_for() {
         let of_session = accounts.access("s", GROUP, approved_at).unwrap();
         assert_eq!(of_session, expected);
     }
+}
+
+#[test]
+fn a_file_of_format_2_keeps_what_devices_may_do_and_for_how_long_apps_vouch() {
+    let accounts = Accounts::create();
+    let ends = NOW + 5;
+    accounts.put_grant(APP, GROUP, Write, ends, &now()).unwrap();
+    attest(
+        &accounts,
+        &attested("vouched", "vouched", &[(GROUP, Write)]),
+    );
+    let mine = pending("mine", "mine", &[(OTHER_GROUP, Write)]);
+    accounts.record_pending(&mine, 9, &now()).unwrap();
+    accounts
+        .approve(&approval("mine", &[(OTHER_GROUP, Write)], LATE), &now())
+        .unwrap();
+    let file = Connection::open(accounts.path()).unwrap();
+    file.execute_batch(
+        "ALTER TABLE grants DROP COLUMN attested_until_ms;
+         ALTER TABLE approvals DROP COLUMN attested;
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    drop(file);
+
+    let accounts = accounts.another();
+    let access = |device, group, at_ms| accounts.device_access(device, group, at_ms).unwrap();
+    assert_eq!(access("vouched", GROUP, NOW), Some(Write));
+    assert_eq!(access("vouched", GROUP, ends), None);
+    assert_eq!(access("mine", OTHER_GROUP, ends), Some(Write));
+    let grant = accounts.grant(APP, GROUP).unwrap().unwrap();
+    assert_eq!(grant.attested_until_ms, Some(ends));
+    // and no approval prolongs it from now on
+    let more = pending("more", "more", &[(GROUP, Write)]);
+    accounts.record_pending(&more, 9, &now()).unwrap();
+    accounts
+        .approve(&approval("more", &[(GROUP, Write)], LATE), &now())
+        .unwrap();
+    assert_eq!(access("vouched", GROUP, ends), None);
+    assert_eq!(access("more", GROUP, ends), Some(Write));
 }
 
 #[test]
