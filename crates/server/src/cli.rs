@@ -181,13 +181,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let asked_for = !error.use_stderr();
-            return match error.print() {
-                Ok(()) if asked_for => ExitCode::SUCCESS,
-                _ => USAGE.into(),
+            let printed = error.print();
+            return if asked_for {
+                exit(output::printed(printed))
+            } else {
+                USAGE.into()
             };
         }
     };
-    match run(cli.command) {
+    exit(run(cli.command))
+}
+
+/// How the process ends, whose owner is told why.
+fn exit(outcome: Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain!("groundmist-sync: {}", told(&error));

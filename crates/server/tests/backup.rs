@@ -5,7 +5,7 @@
     reason = "a test that meets the unexpected ends"
 )]
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use rusqlite::Connection;
 use serde_json::json;
@@ -22,7 +22,9 @@ async fn back_up(database: &Path, to: &Path) {
     command
         .arg(database)
         .arg(OF_ONE_MOMENT)
-        .arg(format!(".backup {}", to.display()));
+        .arg(format!(".backup {}", to.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let output = outcome(command).await;
     assert_eq!((output.code, &*output.stderr), (Some(0), ""));
 }

@@ -14,7 +14,7 @@ use std::{
 use automerge::Automerge;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Client, Event, Output, Replica, Server, command, run, soon, within};
+use support::{Client, Event, Output, Replica, Server, command, outcome, run, soon, within};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -432,6 +432,36 @@ async fn a_command_that_fails_where_standard_error_takes_nothing_says_so_by_its_
         command.stderr(File::options().write(true).open("/dev/full").unwrap());
         let status = soon("the command to end", command.status()).await.unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+/// As `head` does, which has got what it wanted.
+#[tokio::test]
+async fn a_command_whose_output_is_read_no_further_has_not_failed() {
+    let server = Server::start().await;
+    let mut note = Replica::new("owner", "note");
+    Client::join(&server.url, "owner")
+        .await
+        .push(&mut note)
+        .await;
+    let data = ["--data-dir", "data"];
+    for arguments in [
+        &["docs", "export", &note.id.to_string(), data[0], data[1]][..],
+        &["docs", "ls", data[0], data[1]],
+        &["publish", "--print", "--host", "sync.example.com"],
+        &["config", "example"],
+        &["--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command(server.folder(), None, arguments);
+        command
+            .env("ATPROTO_DID", "did:web:example.com")
+            .stdout(writer);
+        let output = outcome(command).await;
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        let said = output.stderr;
+        assert!(!said.contains("groundmist-sync: "), "{arguments:?}: {said}");
     }
 }
 

@@ -435,14 +435,17 @@ async fn a_document_that_finds_no_room_is_not_left_half_exported() {
 
 #[tokio::test]
 async fn standard_output_without_room_is_said_and_no_panic() {
-    let folder = TempDir::new().unwrap();
+    let server = Server::start().await;
+    let mut note = Replica::new("owner", "note");
+    Client::join(&server.url, "owner")
+        .await
+        .push(&mut note)
+        .await;
     let run = async |arguments: &[&str]| {
-        let mut command = command(folder.path(), None, arguments);
+        let mut command = command(server.folder(), None, arguments);
+        command.env("ATPROTO_DID", OWNER);
         command.stdout(File::options().write(true).open("/dev/full").unwrap());
-        let child = command.spawn().unwrap();
-        soon("the command to end", child.wait_with_output())
-            .await
-            .unwrap()
+        outcome(command).await
     };
     for arguments in [
         &["token", "add", "--group", GROUP][..],
@@ -450,10 +453,14 @@ async fn standard_output_without_room_is_said_and_no_panic() {
         &["config", "example"],
         &["config", "show"],
         &["devices", "ls"],
+        &["docs", "export", &note.id.to_string(), "--data-dir", "data"],
+        &["publish", "--print", "--host", "sync.example.com"],
+        &["dev", "--port", "0"],
+        &["--help"],
     ] {
         let output = run(arguments).await;
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.code, Some(1), "{arguments:?}: {output:?}");
+        let said = output.stderr;
         assert!(
             said.contains("cannot write to standard output: No space left"),
             "{said}"

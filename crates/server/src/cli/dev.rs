@@ -1,7 +1,6 @@
 //! `groundmist-sync dev`.
 
 use std::{
-    io::{Write, stdout},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
@@ -9,7 +8,7 @@ use std::{
 use anyhow::Result;
 use store::{SessionAccess, SessionKind};
 
-use super::{UsageError, block_on, log};
+use super::{UsageError, block_on, log, output::say};
 use crate::{
     door::{Door, by_hand, now_ms},
     group::Group,
@@ -79,23 +78,19 @@ impl Dev {
         let url = format!("ws://{address}/?token={token}");
         // in the fragment, which browsers keep to themselves
         let try_url = format!("http://{address}/try/#token={token}");
-        let mut out = stdout().lock();
         if self.json {
             let group = &self.group.to_string();
             let line = serde_json::json!({ "url": url, "token": token, "group": group, "tryUrl": try_url });
-            writeln!(out, "{line}")?;
-        } else {
-            writeln!(out, "\n  {}\n", crate::http::GREETING)?;
-            writeln!(out, "  Try it:      {try_url}\n")?;
-            writeln!(out, "  For an app:  {url}\n")?;
-            writeln!(
-                out,
-                "  group {}, data in {}; Ctrl-C ends it",
-                self.group,
-                self.data_dir_text()
-            )?;
+            return say!("{line}");
         }
-        Ok(out.flush()?)
+        say!("\n  {}\n", crate::http::GREETING)?;
+        say!("  Try it:      {try_url}\n")?;
+        say!("  For an app:  {url}\n")?;
+        say!(
+            "  group {}, data in {}; Ctrl-C ends it",
+            self.group,
+            self.data_dir_text()
+        )
     }
 
     fn data_dir_text(&self) -> String {

@@ -15,7 +15,7 @@ use store::{DocumentSummary, FileError, GroupFile};
 
 use super::{
     DataFlags,
-    output::{cannot_write, say},
+    output::{cannot_write, print_bytes, say},
     runtime,
     time::timestamp,
     told,
@@ -322,11 +322,7 @@ fn export(settings: &Settings, found: &Found, format: ExportFormat) -> Result<By
 
 fn write_out(bytes: &[u8], output: Option<PathBuf>) -> Result<()> {
     match output {
-        None => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(bytes)?;
-            Ok(out.flush()?)
-        }
+        None => print_bytes(bytes),
         Some(path) => {
             let mut file =
                 fs::File::create_new(&path).map_err(|error| cannot_write(&path, error))?;

@@ -11,12 +11,22 @@ use store::Obstacle;
 
 use super::outside;
 
-/// Prints lines to standard output. Whoever reads no further, as `head` does, has got what was asked for.
+/// Prints lines to standard output.
 pub(super) fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Prints what need not be text to standard output.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    printed(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// What came of printing. Whoever reads no further, as `head` does, has got what was asked for.
+pub(super) fn printed(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("cannot write to standard output"),
+        outcome => outcome.context("cannot write to standard output"),
     }
 }
 

@@ -3,7 +3,7 @@
 mod pds;
 
 use std::{
-    io::{self, BufRead as _, Read as _, Write as _},
+    io::{self, BufRead as _, Read as _},
     path::PathBuf,
     sync::Arc,
 };
@@ -174,9 +174,7 @@ async fn check_handle(
 }
 
 fn print(place: &Place, record: &Value) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{record:#}")?;
-    out.flush()?;
+    say!("{record:#}")?;
     // beside the record, so that the record alone can be handed on
     complain!("belongs at {place} (com.atproto.repo.putRecord, rkey = the owner's DID)");
     Ok(())

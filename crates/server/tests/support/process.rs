@@ -65,9 +65,13 @@ pub async fn run(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) 
     outcome(command).await
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. What it writes is in the outcome if that is piped, as [`command`] has it.
 pub async fn outcome(mut command: Command) -> Output {
-    let output = soon("the command to end", command.output()).await.unwrap();
+    // not `output`, which would pipe what is to go elsewhere
+    let child = command.spawn().unwrap();
+    let output = soon("the command to end", child.wait_with_output())
+        .await
+        .unwrap();
     Output {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into(),
