@@ -209,6 +209,15 @@ async fn documents_can_be_listed_shown_and_exported_while_the_server_runs() {
     );
     let again = server.cli(&to_file).await;
     assert_eq!(again.code, Some(1), "a file is not overwritten: {again:?}");
+    let what_to_do = "note.automerge exists already, and is left as it is; choose another file";
+    assert!(again.stderr.contains(what_to_do), "{again:?}");
+    assert_eq!(
+        fs::read(server.folder().join("note.automerge")).unwrap(),
+        file
+    );
+    let to_stdout = server.cli(&["docs", "export", &id, "-o", "-"]).await;
+    assert_eq!(to_stdout.stdout_bytes, file);
+    assert!(!server.folder().join("-").exists());
 }
 
 #[tokio::test]

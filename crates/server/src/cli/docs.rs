@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -65,7 +65,7 @@ pub(super) enum Command {
         /// An Automerge file, or its values as JSON
         #[arg(long, value_enum, default_value = "automerge")]
         format: ExportFormat,
-        /// The file; one that exists is not overwritten
+        /// The file, or - for standard output; one that exists is not overwritten
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
@@ -96,7 +96,7 @@ impl Command {
                 let settings = data.settings()?;
                 let found = find(&settings, id, group)?;
                 let bytes = export(&settings, &found, format)?;
-                write_out(&bytes, output)
+                write_out(&bytes, output.as_deref())
             }
         }
     }
@@ -320,21 +320,30 @@ fn export(settings: &Settings, found: &Found, format: ExportFormat) -> Result<By
     })
 }
 
-fn write_out(bytes: &[u8], output: Option<PathBuf>) -> Result<()> {
+fn write_out(bytes: &[u8], output: Option<&Path>) -> Result<()> {
     match output {
-        None => print_bytes(bytes),
-        Some(path) => {
-            let mut file =
-                fs::File::create_new(&path).map_err(|error| cannot_write(&path, error))?;
-            let written = file.write_all(bytes).and_then(|()| file.sync_all());
-            if written.is_err() {
-                // half a document could be taken for the whole
-                fs::remove_file(&path)
-                    .with_context(|| format!("remove what is left of {}", path.display()))?;
-            }
-            written.map_err(|error| cannot_write(&path, error))
-        }
+        // a file of that name would be ./-
+        Some(path) if path != Path::new("-") => write_new(path, bytes),
+        Some(_) | None => print_bytes(bytes),
     }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = match fs::File::create_new(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
+            "{} exists already, and is left as it is; choose another file, or remove it first",
+            path.display()
+        ),
+        Err(error) => return Err(cannot_write(path, error)),
+    };
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // half a document could be taken for the whole
+        fs::remove_file(path)
+            .with_context(|| format!("remove what is left of {}", path.display()))?;
+    }
+    written.map_err(|error| cannot_write(path, error))
 }
 
 fn parse_id(text: &str) -> Result<DocumentId, engine::ids::InvalidDocumentId> {
