@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File},
     path::Path,
+    process::Stdio,
     time::Duration,
 };
 
@@ -165,6 +166,28 @@ async fn token_add_prints_the_token_alone_and_token_ls_never_does() {
         .await
         .json();
     assert_eq!(all[0]["state"], "revoked");
+}
+
+/// It would be in force, and nobody could use it but who finds it on the way.
+#[tokio::test]
+async fn a_token_that_nobody_took_is_revoked() {
+    let folder = TempDir::new().unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let outputs: [Stdio; 2] = [full.into(), closed.into()];
+    for (count, stdout) in (1..).zip(outputs) {
+        let mut add = command(folder.path(), None, &["token", "add", "--group", "a.b"]);
+        add.stdout(stdout);
+        let output = outcome(add).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let said = "the token that nobody got is revoked: cannot write to standard output: ";
+        assert!(output.stderr.contains(said), "{output:?}");
+        let in_force = run_in(folder.path(), &["token", "ls", "--json"]).await;
+        assert_eq!(in_force.json(), json!([]));
+        let all = run_in(folder.path(), &["token", "ls", "--json", "--all"]).await;
+        assert_eq!(all.json().as_array().unwrap().len(), count, "{all:?}");
+    }
 }
 
 #[tokio::test]

@@ -114,12 +114,6 @@ fn dev_token(door: &Door, group: &Group) -> Result<String> {
         return Ok(token);
     }
     let access = SessionAccess::Write;
-    Ok(by_hand::open_session(
-        &accounts,
-        &keys,
-        group,
-        access,
-        SESSION_NAME,
-        TTL_S,
-    )?)
+    let made = by_hand::open_session(&accounts, &keys, group, access, SESSION_NAME, TTL_S)?;
+    Ok(made.token)
 }

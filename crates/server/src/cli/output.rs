@@ -11,6 +11,8 @@ use store::Obstacle;
 
 use super::outside;
 
+const CANNOT_PRINT: &str = "cannot write to standard output";
+
 /// Prints lines to standard output.
 pub(super) fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
@@ -18,15 +20,24 @@ pub(super) fn print(text: &str) -> Result<()> {
 
 /// Prints what need not be text to standard output.
 pub(super) fn print_bytes(bytes: &[u8]) -> Result<()> {
+    printed(write(bytes))
+}
+
+/// Prints what is worth nothing to whoever has not read all of it.
+pub(super) fn print_whole(text: &str) -> Result<()> {
+    write(text.as_bytes()).context(CANNOT_PRINT)
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = stdout().lock();
-    printed(out.write_all(bytes).and_then(|()| out.flush()))
+    out.write_all(bytes).and_then(|()| out.flush())
 }
 
 /// What came of printing. Whoever reads no further, as `head` does, has got what was asked for.
 pub(super) fn printed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.context("cannot write to standard output"),
+        outcome => outcome.context(CANNOT_PRINT),
     }
 }
 

@@ -5,15 +5,19 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
-use store::{Occasion, Session, SessionAccess, SessionKind};
+use store::{AccountStore, Occasion, Session, SessionAccess, SessionKind};
 
 use super::{
     DataFlags, UsageError,
-    output::say,
+    output::{print_whole, say},
     time::{parse_ttl, timestamp},
 };
 use crate::{
-    door::{SessionId, by_hand, now_ms},
+    door::{
+        SessionId,
+        by_hand::{self, Made},
+        now_ms,
+    },
     group::Group,
     run::{open_accounts, secret_key},
 };
@@ -81,9 +85,8 @@ impl Command {
                     SessionAccess::Write
                 };
                 let ttl_s = ttl.as_secs();
-                let token = by_hand::open_session(&accounts, &keys, &group, access, &name, ttl_s)?;
-                say!("{token}")?;
-                Ok(())
+                let made = by_hand::open_session(&accounts, &keys, &group, access, &name, ttl_s)?;
+                hand_over(&accounts, &made)
             }
             Self::Ls { json, all, data } => {
                 let sessions = data.accounts()?.sessions()?;
@@ -105,6 +108,21 @@ impl Command {
             }
         }
     }
+}
+
+/// Prints a token. If nobody takes it, nobody has it, and its session is not to be in force for nothing.
+fn hand_over(accounts: &AccountStore, made: &Made) -> Result<()> {
+    let Err(untold) = print_whole(&format!("{}\n", made.token)) else {
+        return Ok(());
+    };
+    let revoked = accounts.revoke(made.id.as_str(), &Occasion::at(now_ms()));
+    Err(match revoked {
+        Ok(_) => untold.context("the token that nobody got is revoked"),
+        Err(problem) => untold.context(format!(
+            "nobody got the token of session {id}, which is still in force ({problem}); `token rm {id}` ends it",
+            id = made.id
+        )),
+    })
 }
 
 #[derive(Serialize, PartialEq, Eq, Clone, Copy)]

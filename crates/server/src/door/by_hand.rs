@@ -15,7 +15,15 @@ pub fn token_keys(accounts: &AccountStore, secret: &SecretKey) -> Result<TokenKe
     Ok(TokenKeys::derive(secret, &accounts.token_epoch()?))
 }
 
-/// Adds a session that no device has, and gives its token.
+/// A session that was made by hand.
+pub struct Made {
+    /// The session.
+    pub id: SessionId,
+    /// Its token.
+    pub token: String,
+}
+
+/// Adds a session that no device has, and gives it with its token.
 ///
 /// # Errors
 /// [`AccountError`]; there is no session then.
@@ -26,7 +34,7 @@ pub fn open_session(
     access: SessionAccess,
     name: &str,
     ttl_s: u64,
-) -> Result<String, AccountError> {
+) -> Result<Made, AccountError> {
     let id = SessionId::random()?;
     let now_ms = now_ms();
     // whole seconds, so that the token can be made again from the session
@@ -43,7 +51,8 @@ pub fn open_session(
         ends_at_ms: expires_at_ms,
     };
     accounts.add(&session, &Occasion::at(now_ms))?;
-    Ok(sync_token(keys, &id, group, expires_at_ms))
+    let token = sync_token(keys, &id, group, expires_at_ms);
+    Ok(Made { id, token })
 }
 
 /// The token of a session that was made by hand: the same whenever it is asked for. Nothing if the row is none that we
