@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    io::ErrorKind,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -81,8 +82,9 @@ impl Server {
         let lock = lock(data_dir).await?;
         let hub = Hub::start(hub_settings(settings)?)?;
         let wanted = SocketAddr::new(settings.listen, settings.port);
-        let listener = listen(wanted).with_context(|| {
-            format!("cannot listen on {wanted}; is another server running there?")
+        let listener = listen(wanted).map_err(|error| {
+            let told = format!("cannot listen on {wanted}{}", hint(error.kind()));
+            anyhow::Error::from(error).context(told)
         })?;
         let address = listener.local_addr()?;
         let public_url = match (&settings.public_url, try_it) {
@@ -187,6 +189,19 @@ fn listen(wanted: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(wanted)?;
     socket.listen(BACKLOG)
+}
+
+/// What may be done where nobody can listen.
+fn hint(problem: ErrorKind) -> &'static str {
+    if problem == ErrorKind::AddrInUse {
+        "; is another server running there?"
+    } else if problem == ErrorKind::AddrNotAvailable {
+        ", which is no address of this machine; 0.0.0.0 or :: stands for all that it has"
+    } else if problem == ErrorKind::PermissionDenied {
+        "; the system keeps low ports for itself: choose one above 1023"
+    } else {
+        ""
+    }
 }
 
 /// Has the data directory to itself. It tries for a while: a server that was killed while it started its worker process

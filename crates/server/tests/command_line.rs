@@ -305,13 +305,22 @@ async fn a_data_directory_has_one_server() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn a_port_that_is_taken_is_named_and_an_address_of_another_machine_too() {
     let server = Server::start().await;
     let port = server.address.port().to_string();
     let folder = TempDir::new().unwrap();
     let second = run_in(folder.path(), &["dev", "--port", &port]).await;
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.stderr.contains(&port), "{second:?}");
+    let another = "is another server running there?";
+    assert!(second.stderr.contains(another), "{second:?}");
+    // one that is kept for documentation
+    let serve = ["serve", "--listen", "192.0.2.1", "--port", &port];
+    let elsewhere = run_in(folder.path(), &serve).await;
+    assert_eq!(elsewhere.code, Some(1), "{elsewhere:?}");
+    let said = format!("cannot listen on 192.0.2.1:{port}, which is no address of this machine");
+    assert!(elsewhere.stderr.contains(&said), "{elsewhere:?}");
+    assert!(!elsewhere.stderr.contains(another), "{elsewhere:?}");
 }
 
 #[tokio::test]
