@@ -171,7 +171,11 @@ async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
     if let Err(refusal) = upgrade::admit(&app, &request) {
         return refusal;
     }
-    let upgrade = [(header::UPGRADE, "websocket")];
+    // neither without the other: RFC 9110, section 7.8
+    let upgrade = [
+        (header::UPGRADE, "websocket"),
+        (header::CONNECTION, "upgrade"),
+    ];
     (
         StatusCode::UPGRADE_REQUIRED,
         upgrade,

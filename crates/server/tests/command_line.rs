@@ -380,7 +380,14 @@ async fn the_server_says_over_http_that_it_runs_and_how_it_is() {
     let body: Value = serde_json::from_str(health.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(body, json!({ "version": env!("CARGO_PKG_VERSION") }));
     let good = format!("/sync?token={}", server.token);
-    assert_eq!(server.http(&good, &[]).await.0, 426);
+    let (status, answer) = server.http(&good, &[]).await;
+    assert_eq!(status, 426);
+    assert!(answer.contains("upgrade: websocket\r\n"), "{answer}");
+    let connection = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("connection: "));
+    let mut options = connection.unwrap_or_default().split(", ");
+    assert!(options.any(|option| option == "upgrade"), "{answer}");
     assert_eq!(server.http("/sync", &[]).await.0, 401);
     assert_eq!(server.http("/nowhere", &[]).await.0, 404);
     assert_eq!(server.http("/try/", &[]).await.0, 200);
