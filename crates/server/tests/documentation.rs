@@ -156,6 +156,35 @@ fn every_test_that_the_pages_on_security_name_exists() {
 }
 
 #[test]
+fn every_close_that_the_server_tells_a_socket_stands_on_the_page_of_the_protocol() {
+    let protocol = page("docs/protocol.md");
+    let sources =
+        ["socket.rs", "group.rs"].map(|name| page(format!("crates/server/src/sync/{name}")));
+    let mut closes = 0;
+    // (1001, "why")
+    for rest in sources
+        .iter()
+        .flat_map(|source| source.split("(10").skip(1))
+    {
+        let Some((digits, rest)) = rest.split_once(", \"") else {
+            continue;
+        };
+        let Some((why, _)) = rest.split_once("\")") else {
+            continue;
+        };
+        if digits.len() == 2
+            && digits.bytes().all(|digit| digit.is_ascii_digit())
+            && !why.contains('"')
+        {
+            closes += 1;
+            let row = format!("\n| 10{digits} | {why} |");
+            assert!(protocol.contains(&row), "there is no row {row}");
+        }
+    }
+    assert!(closes >= 6, "only {closes} were found");
+}
+
+#[test]
 fn every_bug_that_the_simulator_plants_stands_on_the_page_of_proof_with_its_seed() {
     let (source, page) = (page("crates/sim/src/planted.rs"), page("docs/proof.md"));
     let mut bugs = 0;
