@@ -55,9 +55,9 @@ pub enum Priority {
     Background,
 }
 
-/// A document that was to be exported cannot be put together.
+/// Why a document that was to be exported cannot be put together.
 #[derive(Debug, thiserror::Error)]
-#[error("the document cannot be exported: {reason}")]
+#[error("{reason}")]
 pub struct ExportError {
     reason: String,
 }

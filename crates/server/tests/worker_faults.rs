@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
-use support::{Client, Replica, Server, soon};
+use support::{Client, Replica, Server, hostile, soon, sync_frame};
 use tokio::time::interval;
 
 /// The processes that a server has started and not buried, and the state of each.
@@ -197,6 +197,41 @@ async fn a_worker_without_memory_dies_alone_and_says_of_what() {
     writer.edit(&mut other, &long_text()).await;
     shows(&server, &other, |shown| shown["tailBytes"] == 0).await;
     assert_ne!(worker(&server).await, first);
+}
+
+/// A change whose hash is right, and whose operations are none.
+fn senseless_change() -> Vec<u8> {
+    let mut contents = hostile::change_contents(b"attacker", 1, &[b'a'; 2_000]);
+    // one column, that of actions, in place of none
+    assert_eq!(contents.pop(), Some(0));
+    contents.extend([1, 0x42, 3, 0xff, 0xff, 0xff]);
+    hostile::chunk(hostile::CHANGE, &contents)
+}
+
+/// So that what is good of it can be saved.
+#[tokio::test]
+async fn a_document_in_quarantine_is_exported_as_it_is_stored() {
+    let (server, mut writer, note) = begin().await;
+    let change = senseless_change();
+    let message = hostile::sync_message(&[], &[&change]);
+    writer
+        .send(sync_frame("sync", "writer", note.id, &message))
+        .await;
+    let shown = shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
+    assert_eq!(shown["quarantine"], "it does not load");
+    let id = note.id.to_string();
+    let refused = server.cli(&["docs", "export", &id]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let said = "with `--format raw`: it does not load";
+    assert!(refused.stderr.contains(said), "{refused:?}");
+    let raw = server
+        .cli(&["docs", "export", &id, "--format", "raw"])
+        .await;
+    assert_eq!((raw.code, &*raw.stderr), (Some(0), ""));
+    assert!(raw.stdout_bytes.ends_with(&change));
+    let mut saved = Replica::empty(note.id, "owner");
+    saved.doc.load_incremental(&raw.stdout_bytes).unwrap();
+    assert_eq!(saved.value(), note.value());
 }
 
 #[tokio::test]

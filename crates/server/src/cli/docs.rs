@@ -62,9 +62,9 @@ pub(super) enum Command {
         /// Its group, if it is in several
         #[arg(long)]
         group: Option<Group>,
-        /// An Automerge file, or its values as JSON
+        /// What is written
         #[arg(long, value_enum, default_value = "automerge")]
-        format: ExportFormat,
+        format: Format,
         /// The file, or - for standard output; one that exists is not overwritten
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -100,6 +100,17 @@ impl Command {
             }
         }
     }
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Format {
+    /// A file that every Automerge library loads
+    Automerge,
+    /// Its values as JSON, without their history
+    Json,
+    /// The stored chunks as they are, one after the other, also those of a document that the worker cannot digest:
+    /// `Automerge.loadIncremental` reads as many of them as it can
+    Raw,
 }
 
 /// A document, as `docs ls` shows it.
@@ -305,19 +316,23 @@ fn show(row: &Row, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn export(settings: &Settings, found: &Found, format: ExportFormat) -> Result<Bytes> {
+fn export(settings: &Settings, found: &Found, format: Format) -> Result<Bytes> {
     let chunks = found.file.chunks(found.summary.id)?;
-    let chunks: Vec<u8> = chunks
-        .iter()
-        .flat_map(|chunk| chunk.bytes.iter().copied())
-        .collect();
+    let chunks: Vec<_> = chunks.iter().map(|chunk| &*chunk.bytes).collect();
+    let chunks = chunks.concat().into();
+    let format = match format {
+        Format::Raw => return Ok(chunks),
+        Format::Automerge => ExportFormat::Automerge,
+        Format::Json => ExportFormat::Json,
+    };
     let limits = worker_settings(settings)?;
-    runtime()?.block_on(async {
+    let exported = runtime()?.block_on(async {
         let worker = Worker::start(limits);
-        let exported = worker.export(chunks.into(), format).await;
+        let exported = worker.export(chunks, format).await;
         worker.stop().await;
-        Ok(exported?)
-    })
+        exported
+    });
+    exported.context("the document cannot be exported but as it is stored, with `--format raw`")
 }
 
 fn write_out(bytes: &[u8], output: Option<&Path>) -> Result<()> {

@@ -35,7 +35,7 @@ pub enum Job {
 }
 
 /// A form of a whole document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
     /// A file that every Automerge library loads.
     Automerge,
