@@ -79,7 +79,12 @@ impl Server {
         let data_dir = &settings.data_dir;
         store::create_private_dir(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
-        let lock = lock(data_dir).await?;
+        let Some(lock) = lock(data_dir).await? else {
+            bail!(
+                "another server is using the data directory {}; stop it, or choose another with --data-dir",
+                data_dir.display()
+            );
+        };
         let hub = Hub::start(hub_settings(settings)?)?;
         let wanted = SocketAddr::new(settings.listen, settings.port);
         let listener = listen(wanted).map_err(|error| {
@@ -204,9 +209,13 @@ fn hint(problem: ErrorKind) -> &'static str {
     }
 }
 
-/// Has the data directory to itself. It tries for a while: a server that was killed while it started its worker process
-/// leaves its lock to that process, until it has become a program of its own.
-async fn lock(data_dir: &Path) -> Result<File> {
+/// Has the data directory to itself for as long as the file is kept; nothing if another process has. It tries for a
+/// while: a server that was killed while it started its worker process leaves its lock to that process, until it has
+/// become a program of its own.
+///
+/// # Errors
+/// If the file cannot be made or locked.
+pub async fn lock(data_dir: &Path) -> Result<Option<File>> {
     let path = data_dir.join("server.lock");
     // not emptied: should others be able to write to the directory, it may be a link to something else
     let mut options = File::options();
@@ -226,12 +235,9 @@ async fn lock(data_dir: &Path) -> Result<File> {
     match locked.await {
         Ok(locked) => {
             locked.with_context(|| format!("cannot lock {}", path.display()))?;
-            Ok(file)
+            Ok(Some(file))
         }
-        Err(_) => bail!(
-            "another server is using the data directory {}; stop it, or choose another with --data-dir",
-            data_dir.display()
-        ),
+        Err(_) => Ok(None),
     }
 }
 

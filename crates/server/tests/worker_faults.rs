@@ -199,6 +199,37 @@ async fn a_worker_without_memory_dies_alone_and_says_of_what() {
     assert_ne!(worker(&server).await, first);
 }
 
+/// What could not be done with little memory can be with more.
+#[tokio::test]
+async fn the_owner_takes_a_document_out_of_quarantine_and_the_worker_tries_once_more() {
+    let (mut server, mut writer, mut note) = begin().await;
+    let id = note.id.to_string();
+    let said = server.cli(&["docs", "retry", &id]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("is not in quarantine"), "{said:?}");
+    prlimit(Some(worker(&server).await), Resource::As, TINY).unwrap();
+    writer.edit(&mut note, &much_text()).await;
+    shows(&server, &note, |shown| shown["quarantine"] != Value::Null).await;
+
+    let said = server.cli(&["docs", "retry", &id]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("stop the server first"), "{said:?}");
+    server.terminate().await;
+    let other = support::random_id().to_string();
+    let said = server.cli(&["docs", "retry", &other]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("there is no document"), "{said:?}");
+    let said = server.cli(&["docs", "retry", &id]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains(DIED_OF_IT), "{said:?}");
+
+    let server = server.start_again().await;
+    let mut reader = Client::join(&server.url, "reader").await;
+    assert_eq!(reader.pull(note.id).await.unwrap().value(), note.value());
+    let shown = shows(&server, &note, |shown| shown["tailBytes"] == 0).await;
+    assert_eq!(shown["quarantine"], Value::Null);
+}
+
 /// A change whose hash is right, and whose operations are none.
 fn senseless_change() -> Vec<u8> {
     let mut contents = hostile::change_contents(b"attacker", 1, &[b'a'; 2_000]);

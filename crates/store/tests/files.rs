@@ -139,6 +139,30 @@ fn a_look_from_outside_tells_pushed_chunks_from_tails_and_when_they_came() {
     }
 }
 
+#[test]
+fn a_document_that_is_taken_out_of_quarantine_is_as_it_was_before() {
+    let mut store = TestStore::create();
+    let stored = append(document(1), 0, b"stored");
+    store.write(&stored).unwrap();
+    let before = GroupFile::open(&store.path()).unwrap().documents().unwrap();
+    let reason = "it took the worker too long".to_owned();
+    let quarantine = Write {
+        document: document(1),
+        action: WriteAction::Quarantine {
+            reason: reason.clone(),
+        },
+    };
+    store.write(&quarantine).unwrap();
+    store.close();
+    let end = |number| store::end_quarantine(&store.path(), document(number)).unwrap();
+    assert_eq!((end(2), end(1)), (None, Some(reason)));
+    assert_eq!(end(1), None);
+    // which looks at its checksum
+    store.reopen();
+    let after = GroupFile::open(&store.path()).unwrap().documents().unwrap();
+    assert_eq!(after, before);
+}
+
 fn now_ms() -> i64 {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since_epoch.unwrap().as_millis()).unwrap()

@@ -1,5 +1,7 @@
 //! `groundmist-sync docs`.
 
+mod retry;
+
 use std::{
     fs,
     io::{ErrorKind, Write as _},
@@ -71,6 +73,17 @@ pub(super) enum Command {
         #[command(flatten)]
         data: DataFlags,
     },
+    /// Take a document out of quarantine, while no server runs, so that its worker tries once more
+    Retry {
+        /// Its id, with or without `automerge:` before it
+        #[arg(value_parser = parse_id)]
+        id: DocumentId,
+        /// Its group, if it is in several
+        #[arg(long)]
+        group: Option<Group>,
+        #[command(flatten)]
+        data: DataFlags,
+    },
 }
 
 impl Command {
@@ -98,6 +111,7 @@ impl Command {
                 let bytes = export(&settings, &found, format)?;
                 write_out(&bytes, output.as_deref())
             }
+            Self::Retry { id, group, data } => retry::retry(&data.settings()?, id, group),
         }
     }
 }
@@ -176,12 +190,20 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}", path.display())
 }
 
+/// The folder of the groups' files.
+fn folder(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("groups")
+}
+
+fn path_of(settings: &Settings, group: &Group) -> PathBuf {
+    folder(settings).join(format!("{group}.db"))
+}
+
 /// The groups that have a file, or the one that is asked for.
 fn groups(settings: &Settings, group: Option<Group>) -> Result<Vec<(Group, PathBuf)>> {
-    let folder = settings.data_dir.join("groups");
-    let path_of = |group: &Group| folder.join(format!("{group}.db"));
+    let folder = folder(settings);
     if let Some(group) = group {
-        let path = path_of(&group);
+        let path = path_of(settings, &group);
         if !is_there(&path)? {
             bail!(
                 "there is no group {group} in {}",
@@ -202,7 +224,7 @@ fn groups(settings: &Settings, group: Option<Group>) -> Result<Vec<(Group, PathB
         let name = entry?.file_name();
         let name = name.to_str().and_then(|name| name.strip_suffix(".db"));
         if let Some(group) = name.and_then(|name| name.parse::<Group>().ok()) {
-            groups.push((group.clone(), path_of(&group)));
+            groups.push((group.clone(), path_of(settings, &group)));
         }
     }
     groups.sort();
@@ -275,7 +297,7 @@ fn ls(settings: &Settings, group: Option<Group>, json: bool) -> Result<()> {
 
 /// The documents of a group; none if it has no file yet.
 pub(super) fn documents(settings: &Settings, group: &Group) -> Result<Vec<Row>> {
-    let path = settings.data_dir.join("groups").join(format!("{group}.db"));
+    let path = path_of(settings, group);
     if !is_there(&path)? {
         return Ok(vec![]);
     }
@@ -311,7 +333,7 @@ fn show(row: &Row, json: bool) -> Result<()> {
         say!("pushed       a whole document that has not been looked at yet")?;
     }
     if let Some(reason) = &row.quarantine {
-        say!("quarantined  {reason}; it still syncs, but is not compacted")?;
+        say!("quarantined  {reason}; it still syncs, but is not compacted until `docs retry`")?;
     }
     Ok(())
 }
