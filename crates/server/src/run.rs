@@ -1,7 +1,7 @@
 //! A running server: from its settings to its end.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{self, DirEntry, File, Metadata, TryLockError},
     io::ErrorKind,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
@@ -276,12 +276,33 @@ fn open_door(settings: &Settings, public_url: Option<Origin>) -> Result<Door> {
 /// The account database of a data directory, which is made if it does not exist.
 ///
 /// # Errors
-/// If it cannot be used.
+/// If it cannot be used, or what it held is lost.
 pub fn open_accounts(settings: &Settings) -> Result<AccountStore> {
     let data_dir = &settings.data_dir;
     store::create_private_dir(data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
-    Ok(AccountStore::open(&data_dir.join("account.db"))?)
+    let path = data_dir.join("account.db");
+    if is_emptied(data_dir, &path) {
+        bail!(
+            "{} has no bytes, and there are other data of a server beside it: the devices and sessions that it held \
+             are lost. Stop the server, and put the file back from a backup, or remove it to begin anew",
+            path.display()
+        );
+    }
+    Ok(AccountStore::open(&path)?)
+}
+
+/// Whether the account database has lost all that was in it. SQLite takes a file without bytes for a new database, and
+/// the owner would be told that there are no devices. The first start may leave one where there is no room, but no key,
+/// which is made after it, and no group. What cannot be looked at is said by whoever opens it.
+fn is_emptied(data_dir: &Path, account_db: &Path) -> bool {
+    let has_no_bytes = |file: Metadata| file.is_file() && file.len() == 0;
+    if !fs::metadata(account_db).is_ok_and(has_no_bytes) {
+        return false;
+    }
+    let groups = fs::read_dir(data_dir.join("groups"));
+    let is_group = |entry: DirEntry| entry.path().extension().is_some_and(|end| end == "db");
+    data_dir.join("secret.key").exists() || groups.into_iter().flatten().flatten().any(is_group)
 }
 
 /// The key that tokens are signed with; made if there is none.

@@ -527,6 +527,44 @@ async fn a_page_of_another_origin_learns_whether_its_token_is_good() {
     }
 }
 
+/// SQLite takes it for a new database, and the owner would be told that nobody was ever let in.
+#[tokio::test]
+async fn an_account_database_that_has_lost_its_bytes_is_not_taken_for_a_new_one() {
+    let mut server = Server::start().await;
+    let mut note = Replica::new("owner", "note");
+    Client::join(&server.url, "owner")
+        .await
+        .push(&mut note)
+        .await;
+    server.terminate().await;
+    let (accounts, key) = ["account.db", "secret.key"]
+        .map(|name| server.data_dir().join(name))
+        .into();
+    fs::write(&accounts, "").unwrap();
+    let is_refused = async || {
+        for arguments in [
+            &["devices", "ls"][..],
+            &["token", "add", "--group", "a.b"],
+            &["serve", "--port", "0"],
+        ] {
+            let output = server.cli(arguments).await;
+            assert_eq!(output.code, Some(1), "{arguments:?}: {output:?}");
+            for word in ["account.db has no bytes", "from a backup", "remove it"] {
+                assert!(output.stderr.contains(word), "{output:?}");
+            }
+            assert_eq!(fs::metadata(&accounts).unwrap().len(), 0);
+        }
+    };
+    is_refused().await;
+    // the key may be a setting
+    fs::remove_file(&key).unwrap();
+    is_refused().await;
+    fs::remove_file(&accounts).unwrap();
+    let server = server.start_again().await;
+    let mut owner = Client::join(&server.url, "owner").await;
+    assert_eq!(owner.pull(note.id).await.unwrap().value(), note.value());
+}
+
 /// An empty database in the wrong place would say that there is nothing to worry about.
 #[tokio::test]
 async fn tokens_are_not_looked_for_where_there_is_no_server() {
