@@ -441,10 +441,8 @@ async fn a_ticket_is_for_one_group_and_one_socket() {
     assert!(handshake(&socket(&server, &ticket), &[]).await.is_err());
 }
 
-#[tokio::test]
-async fn an_app_that_proves_itself_and_has_a_grant_comes_in_at_once() {
-    let world = World::new().await;
-    let server = world.server().await;
+/// Has the app be one with a back end, whose key this is.
+fn confidential(world: &World) -> Key {
     let backend = Key::p256();
     let mut jwk = backend.jwk();
     jwk["kid"] = "k1".into();
@@ -453,11 +451,24 @@ async fn an_app_that_proves_itself_and_has_a_grant_comes_in_at_once() {
     confidential["token_endpoint_auth_signing_alg"] = "ES256".into();
     confidential["jwks"] = json!({ "keys": [jwk] });
     world.serve("/client-metadata.json", &confidential);
+    backend
+}
+
+fn attestation(key: &Key, claims: &Value) -> String {
+    let header = json!({ "typ": "atproto-client-attestation+jwt", "alg": "ES256", "kid": "k1" });
+    key.jwt(&header, claims)
+}
+
+#[tokio::test]
+async fn an_app_that_proves_itself_and_has_a_grant_comes_in_at_once() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let backend = confidential(&world);
 
     let app = App::new(&server, &world);
     let attest = |key: &Key, client_id: &str, thumbprint: &str| {
-        key.jwt(
-            &json!({ "typ": "atproto-client-attestation+jwt", "alg": "ES256", "kid": "k1" }),
+        attestation(
+            key,
             &json!({
                 "iss": client_id, "sub": client_id, "aud": app.audience(), "jti": unique(),
                 "iat": now_s(), "exp": now_s() + 60, "cnf": { "jkt": thumbprint },
@@ -719,20 +730,13 @@ async fn what_anybody_may_know_is_little() {
 async fn an_attestation_that_names_no_key_lets_nobody_in_whom_the_owner_has_not_approved() {
     let world = World::new().await;
     let server = world.server().await;
-    let backend = Key::p256();
-    let mut jwk = backend.jwk();
-    jwk["kid"] = "k1".into();
-    let mut confidential = metadata();
-    confidential["token_endpoint_auth_method"] = "private_key_jwt".into();
-    confidential["token_endpoint_auth_signing_alg"] = "ES256".into();
-    confidential["jwks"] = json!({ "keys": [jwk] });
-    world.serve("/client-metadata.json", &confidential);
+    let backend = confidential(&world);
     server
         .cli(&["grants", "add", CLIENT_ID, "--group", GROUP])
         .await;
     // what an app of the owner's sent through the PDS, which kept it to itself
-    let caught = backend.jwt(
-        &json!({ "typ": "atproto-client-attestation+jwt", "alg": "ES256", "kid": "k1" }),
+    let caught = attestation(
+        &backend,
         &json!({
             "iss": CLIENT_ID, "sub": CLIENT_ID, "aud": server.did(), "jti": unique(),
             "iat": now_s(), "exp": now_s() + 60,
