@@ -10,6 +10,7 @@ mod support;
 
 use std::{
     fs,
+    process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -310,6 +311,8 @@ async fn commands_do_not_wait_for_a_system_that_looks_for_a_name_in_vain() {
             .current_dir(folder.path())
             .env_clear()
             .env("ATPROTO_DID", OWNER)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         let begun = Instant::now();
         let output = outcome(command).await;
