@@ -814,3 +814,24 @@ async fn a_device_that_ends_and_begins_its_session_again_and_again_leaves_few_ro
     }
     assert!(refused > 0, "each is lines in the audit log, which stay");
 }
+
+#[tokio::test]
+async fn a_directory_that_is_away_is_not_counted_against_a_device_that_is_approved() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let app = App::new(&server, &world);
+    app.session().await;
+    let device = app.device.clone();
+    let port = server.origin().rsplit(':').next().unwrap().to_owned();
+    // then nothing is known of the owner's keys
+    let server = server.restart_at(&port).await;
+    world.serve_status(&format!("/{OWNER}"), 500, "{}");
+    let app = App {
+        server: &server,
+        world: &world,
+        device,
+    };
+    for _ in 0..80 {
+        assert_eq!(app.request().await.status, 503);
+    }
+}

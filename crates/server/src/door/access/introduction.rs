@@ -67,12 +67,18 @@ impl Door {
             // before any cryptography: anybody can make a key and a proof by it
             self.limits.refuse(call.address)?;
         }
-        // those of a key that is known are counted once they have failed
+        // those of a key that is known are counted once they have failed, if that is not our fault or the directory's
         let refused = |problem: AccessError| {
-            let is_ours = matches!(problem, AccessError::Nonce | AccessError::Account(_));
-            match known.is_none() || is_ours {
-                true => problem,
-                false => self.stranger(call, problem),
+            let is_theirs = !matches!(
+                problem,
+                AccessError::Nonce
+                    | AccessError::Account(_)
+                    | AccessError::Directory(_)
+                    | AccessError::Key(_)
+            );
+            match known.is_some() && is_theirs {
+                true => self.stranger(call, problem),
+                false => problem,
             }
         };
         let proof = self.verify_proof(proof, call, token).map_err(refused)?;
