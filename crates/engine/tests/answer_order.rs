@@ -8,8 +8,11 @@
 
 mod world;
 
-use engine::{Input, storage::ChunkKind};
-use world::{Dice, World, document, in_step, settings, talk, write};
+use engine::{
+    Input,
+    storage::{ChunkKind, Orphan},
+};
+use world::{Dice, World, document, in_step, message_of, ours, settings, sync_frame, talk, write};
 
 /// Text of so many bytes that deflates to half of them, and to no less.
 fn text(dice: &mut Dice, bytes: usize) -> String {
@@ -110,4 +113,54 @@ fn a_graph_that_was_read_before_a_snapshot_was_stored_and_comes_after_it_serves_
         talk(&mut world, &mut clients);
     }
     assert_eq!(world.jobs_done, done, "it is not compacted again and again");
+}
+
+/// The graph is read while a snapshot is being stored, and with it an orphan that has found what it waited for, which is
+/// stored again, as a change. Whatever comes next must not have that one's number, or the store refuses it.
+#[test]
+fn a_change_behind_one_that_was_on_its_way_while_a_snapshot_was_stored_has_a_number_of_its_own() {
+    let mut world = World::new(settings());
+    let [mut writer, mut reader] = in_step(&mut world);
+    reader.disconnect(&mut world);
+    write(&mut world, &mut writer, &text(&mut Dice(1), 200_000));
+    writer.disconnect(&mut world);
+    world.crash();
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    world.pass_ms(400);
+    world.store_some(1);
+    assert_eq!(world.jobs.len(), 1, "what is to be compacted was read");
+
+    writer.edit("waited");
+    let orphan = writer.doc.get_last_local_change().unwrap().clone();
+    let stored = world.store.documents.get_mut(&document(7)).unwrap();
+    stored.orphans.push(Orphan {
+        hash: ours(&orphan.hash()),
+        bytes: orphan.raw_bytes().to_vec().into(),
+    });
+    reader.connect(&mut world);
+    world.work_one();
+    assert_eq!(world.asked.len(), 2, "the graph, and to store the snapshot");
+    let read = world.do_at(0);
+    world.input(Input::Answered(vec![read]));
+    assert_eq!(world.asked.len(), 2, "the snapshot, and the orphan");
+    world.store_some(1);
+    assert_eq!(last_chunk(&world).1, ChunkKind::Snapshot);
+    writer.edit("behind it");
+    let change = writer
+        .doc
+        .get_last_local_change()
+        .unwrap()
+        .raw_bytes()
+        .to_vec();
+    let behind = sync_frame("sync", "writer", document(7), &message_of(&[change]));
+    world.frame(writer.connection.unwrap(), behind);
+
+    while !world.asked.is_empty() {
+        let (ticket, answer) = world.do_at(0);
+        assert!(answer.is_ok(), "{ticket:?}: {answer:?}");
+        world.input(Input::Answered(vec![(ticket, answer)]));
+    }
+    assert_eq!(last_chunk(&world).0, 3);
+    assert_eq!(world.store.heads(document(7)), writer.heads());
 }

@@ -383,6 +383,14 @@ impl Document {
         News::Durable
     }
 
+    /// The next chunk has the number behind those that are stored and those that are on their way.
+    pub(super) fn count_on(&mut self) {
+        self.next_chunk = self.meta.next_chunk;
+        for append in &self.appends {
+            self.next_chunk += u64::from(append.has_chunk());
+        }
+    }
+
     /// An append could not be stored, and with it those behind it that build on it: the document is again what is
     /// on disk. Their writers will be asked to send them once more.
     fn not_stored(&mut self, at: usize, outlet: &mut Outlet<'_>) -> News {
@@ -394,11 +402,8 @@ impl Document {
             behind.partition(|append| is_built_on && append.has_chunk());
         self.appends.extend(stay);
         let void: Vec<_> = failed.into_iter().chain(void).collect();
-        self.next_chunk =
-            self.meta.next_chunk + u64::from(is_planted(Bug::SkipsANumberAfterAFault));
-        for append in &self.appends {
-            self.next_chunk += u64::from(append.has_chunk());
-        }
+        self.count_on();
+        self.next_chunk += u64::from(is_planted(Bug::SkipsANumberAfterAFault));
         for append in void.into_iter().rev() {
             self.unstored_bytes -= append.bytes;
             let writer = append.writer;

@@ -431,7 +431,7 @@ impl Document {
         self.meta.changes = job.changes;
         self.meta.has_pushed = false;
         self.meta.next_chunk = self.meta.next_chunk.max(job.covers_through + 1);
-        self.next_chunk = self.meta.next_chunk;
+        self.count_on();
         let mut news = News::None;
         match (&job.purpose, &mut self.state) {
             (Purpose::Index, state) => *state = State::Cold,
