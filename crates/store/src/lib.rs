@@ -31,5 +31,5 @@ pub use error::{AccountError, Obstacle, OpenError, OpenProblem};
 pub use file::{DocumentSummary, FileError, GroupFile};
 pub use group::{Completion, GroupSettings, GroupStore, Notice};
 pub use health::{Health, HealthReader};
-pub use open::create_private_dir;
+pub use open::{create_private_dir, sync_folder_of};
 pub use quarantine::end_quarantine;

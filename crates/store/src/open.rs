@@ -35,16 +35,41 @@ pub(crate) enum Disk {
     Simulated(&'static str),
 }
 
-/// Makes a directory, and those above it, that only its owner may enter. One that exists is left as it is.
+/// Makes a directory, and those above it, that only its owner may enter, and has the names of all that are new outlive a
+/// power cut. One that exists is left as it is.
 ///
 /// # Errors
 /// What the operating system says.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    create_private_dir_with(path, sync_dir)
+}
+
+fn create_private_dir_with(
+    path: &Path,
+    mut sync_dir: impl FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let is_new = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let new: Vec<_> = path.ancestors().take_while(is_new).collect();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)?;
-    sync_dir(path)
+    sync_dir(path)?;
+    new.into_iter().try_for_each(|dir| sync_dir(folder_of(dir)))
+}
+
+/// Has the name of a file or directory outlive a power cut, as far as it is in the directory that holds it.
+///
+/// # Errors
+/// What the operating system says.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    sync_dir(folder_of(path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
@@ -54,10 +79,16 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 /// Makes sure that the file exists, is private, and that its name is on disk.
 pub(crate) fn create_private_file(disk: Disk, path: &Path) -> io::Result<()> {
     match disk {
-        Disk::System => {}
+        Disk::System => create_private_file_with(path, sync_dir),
         #[cfg(feature = "simulator")]
-        Disk::Simulated(_) => return Ok(()),
+        Disk::Simulated(_) => Ok(()),
     }
+}
+
+fn create_private_file_with(
+    path: &Path,
+    sync_dir: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     // One that exists is left alone: to close it would end every lock that this process has on it, SQLite's too, and
     // whoever looks into it from outside would take it for a file that nobody has open. Source: POSIX, fcntl.
     let made = OpenOptions::new()
@@ -73,9 +104,7 @@ pub(crate) fn create_private_file(disk: Disk, path: &Path) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .map_or(Ok(()), sync_dir)
+    sync_dir(folder_of(path))
 }
 
 /// A connection that writes.
@@ -199,6 +228,8 @@ pub(crate) fn random_uuid() -> Result<String, getrandom::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -208,5 +239,42 @@ mod tests {
         assert_eq!((chars.len(), chars[14]), (36, '4'), "{uuid}");
         assert!("89ab".contains(chars[19]), "{uuid}");
         assert_ne!(uuid, random_uuid().unwrap());
+    }
+
+    /// What is asked to be synced, in this order.
+    fn synced(make: impl FnOnce(&mut dyn FnMut(&Path) -> io::Result<()>)) -> Vec<PathBuf> {
+        let mut synced = vec![];
+        make(&mut |dir| {
+            assert!(dir.is_dir(), "{}", dir.display());
+            synced.push(dir.to_owned());
+            Ok(())
+        });
+        synced
+    }
+
+    #[test]
+    fn the_names_of_all_directories_that_are_new_outlive_a_power_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let [outer, inner] = ["outer", "outer/inner"].map(|name| folder.path().join(name));
+        let first = synced(|sync| create_private_dir_with(&inner, sync).unwrap());
+        assert_eq!(first, [&inner, &outer, folder.path()]);
+        let again = synced(|sync| create_private_dir_with(&inner, sync).unwrap());
+        assert_eq!(again, [inner]);
+    }
+
+    #[test]
+    fn the_name_of_a_file_outlives_a_power_cut_whether_it_is_new_or_was_made_before_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for _ in 0..2 {
+            let synced = synced(|sync| create_private_file_with(&path, sync).unwrap());
+            assert_eq!(synced, [folder.path()]);
+        }
+    }
+
+    #[test]
+    fn what_has_no_directory_in_its_path_is_in_the_working_directory() {
+        assert_eq!(folder_of(Path::new("data")), Path::new("."));
+        assert_eq!(folder_of(Path::new("data/groups")), Path::new("data"));
     }
 }

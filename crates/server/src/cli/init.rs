@@ -184,13 +184,5 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => linked.and(Err(error)),
         _ => linked,
     };
-    tidied.and_then(|()| sync_folder_of(path))
-}
-
-/// Has the names in the folder of a file outlive a power cut.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    tidied.and_then(|()| store::sync_folder_of(path))
 }
