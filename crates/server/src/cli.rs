@@ -18,12 +18,7 @@ mod sessions;
 mod time;
 mod token;
 
-use std::{
-    ffi::OsString,
-    io::{ErrorKind, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io::ErrorKind, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -31,8 +26,9 @@ use store::AccountStore;
 
 use crate::{
     http::TryIt,
+    log::Log,
     run::{Server, open_accounts},
-    settings::{self, LogLevel, Settings, SettingsFlags, SettingsProblems},
+    settings::{self, Settings, SettingsFlags, SettingsProblems},
     worker,
 };
 
@@ -222,7 +218,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(flags) => {
             let settings = Settings::of_process(&flags)?;
-            log(settings.log);
+            let _log = Log::start(settings.log)?;
             crate::run::allow_many_files();
             crate::run::leave_no_core();
             block_on(async {
@@ -281,25 +277,4 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let outcome = runtime.block_on(command);
     runtime.shutdown_background();
     outcome
-}
-
-/// Logs to standard error: standard output is for what was asked for.
-fn log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        // a file is read by programs, and by people without their terminal
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        // it would say so with `eprintln!`, which panics when standard error takes nothing: whoever has something to say
-        // goes on then, and nobody is told
-        .log_internal_errors(false)
-        .init();
 }

@@ -13,6 +13,7 @@ pub mod door;
 pub mod fuzz;
 pub mod group;
 pub mod http;
+pub mod log;
 pub mod origin;
 pub mod outbound;
 pub mod run;

@@ -7,6 +7,7 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
     path::Path,
     process::Stdio,
     time::Duration,
@@ -17,10 +18,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Client, Event, Output, Replica, Server, command, outcome, run, soon, within};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 mod support;
 
+/// What a pipe takes of which nobody reads. Source: Linux, pipe(7).
+const PIPE_BYTES: usize = 64 << 10;
 /// How long the server may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -425,33 +428,45 @@ async fn nobody_else_may_read_what_the_server_keeps() {
     assert!(open.is_empty(), "{open:?}");
 }
 
+/// A server whose log goes there, and says much; and where it is.
+async fn logging_to(folder: &Path, log: Stdio) -> (tokio::process::Child, String) {
+    let arguments = [
+        "dev",
+        "--json",
+        "--port=0",
+        "--data-dir=data",
+        "--log=trace",
+    ];
+    let mut server = command(folder, None, &arguments)
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = soon("the server to say where it is", lines.next_line()).await;
+    let said: Value = serde_json::from_str(&line.unwrap().expect("it runs")).unwrap();
+    (server, said["url"].as_str().unwrap().to_owned())
+}
+
+/// Tells the server to end, which must be in time and without a failure.
+async fn ends(server: &mut tokio::process::Child) {
+    let pid = rustix::process::Pid::from_raw(server.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let status = within(ENDS_WITHIN, "the server to end", server.wait()).await;
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
 /// As when the log lies on a full disk, or whoever read it is gone. Each line of it was a panic, in whichever thread had
 /// something to say.
 #[tokio::test]
 async fn a_server_whose_log_takes_nothing_serves_revokes_and_ends_all_the_same() {
     let folder = TempDir::new().unwrap();
-    let arguments = [
-        "dev",
-        "--json",
-        "--port",
-        "0",
-        "--data-dir",
-        "data",
-        "--log",
-        "trace",
-    ];
-    let mut command = command(folder.path(), None, &arguments);
-    command.stderr(File::options().write(true).open("/dev/full").unwrap());
-    let mut server = command.spawn().unwrap();
-    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-    let line = soon("the server to say where it is", lines.next_line()).await;
-    let said: Value = serde_json::from_str(&line.unwrap().expect("it runs")).unwrap();
-    let url = said["url"].as_str().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (mut server, url) = logging_to(folder.path(), full.into()).await;
 
-    let mut broken = Client::open(url, "broken").await;
+    let mut broken = Client::open(&url, "broken").await;
     broken.send(b"no CBOR"[..].into()).await;
     assert_eq!(broken.close_code().await, 1002);
-    let mut writer = Client::join(url, "writer").await;
+    let mut writer = Client::join(&url, "writer").await;
     writer
         .push(&mut Replica::new("writer", "the group lives"))
         .await;
@@ -466,10 +481,28 @@ async fn a_server_whose_log_takes_nothing_serves_revokes_and_ends_all_the_same()
     assert_eq!(output.code, Some(0), "{output:?}");
     assert_eq!(writer.close_code().await, 1008);
 
-    let pid = rustix::process::Pid::from_raw(server.id().unwrap().try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    let status = within(ENDS_WITHIN, "the server to end", server.wait()).await;
-    assert_eq!(status.unwrap().code(), Some(0));
+    ends(&mut server).await;
+}
+
+/// As after Ctrl-S in a terminal, or in a pager. Whoever had something to say stood still for as long.
+#[tokio::test]
+async fn a_server_whose_log_is_not_read_any_more_serves_and_ends_all_the_same() {
+    let folder = TempDir::new().unwrap();
+    let (mut reader, mut log) = std::io::pipe().unwrap();
+    log.write_all(&[b'-'; PIPE_BYTES]).unwrap();
+    let (mut server, url) = logging_to(folder.path(), log.into()).await;
+
+    let mut broken = Client::open(&url, "broken").await;
+    broken.send(b"no CBOR"[..].into()).await;
+    assert_eq!(broken.close_code().await, 1002);
+    let mut writer = Client::join(&url, "writer").await;
+    writer
+        .push(&mut Replica::new("writer", "the group lives"))
+        .await;
+    ends(&mut server).await;
+    let mut taken = vec![];
+    reader.read_to_end(&mut taken).unwrap();
+    assert_eq!(taken.len(), PIPE_BYTES, "it was full all the time");
 }
 
 #[tokio::test]

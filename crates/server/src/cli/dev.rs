@@ -8,11 +8,12 @@ use std::{
 use anyhow::Result;
 use store::{SessionAccess, SessionKind};
 
-use super::{UsageError, block_on, log, output::say};
+use super::{UsageError, block_on, output::say};
 use crate::{
     door::{Door, by_hand, now_ms},
     group::Group,
     http::TryIt,
+    log::Log,
     run::{self, Server},
     settings::{Settings, SettingsFlags},
 };
@@ -62,7 +63,7 @@ impl Dev {
             log: Some(self.log.clone().unwrap_or_else(|| "warn".into())),
             ..SettingsFlags::default()
         })?;
-        log(settings.log);
+        let _log = Log::start(settings.log)?;
         run::allow_many_files();
         run::leave_no_core();
         block_on(async {
