@@ -14,7 +14,7 @@ use crate::{
     limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
     names::Names,
     outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
-    peer::Peer,
+    peer::{Owed, Peer},
     planted::{Bug, is_planted},
     storage::{Answer, Fault},
     wire::{self, Frame, HeadsEncoding, SyncKind, Versions},
@@ -366,12 +366,8 @@ impl Turn<'_> {
         }
         if add.iter().take(WATCHED_STORAGES_MAX).any(|id| *id == ours) {
             peer.watches_us = true;
-            let documents: Vec<_> = peer.documents.iter().copied().collect();
-            for id in documents {
-                self.with_known(id, |document, outlet| {
-                    document.tell_stored_heads(connection, outlet);
-                });
-            }
+            peer.stored.begin(&peer.documents);
+            self.catch_up(connection);
         }
     }
 
@@ -379,12 +375,8 @@ impl Turn<'_> {
         match (access, self.engine.peers.get_mut(&connection)) {
             (Some(access), Some(peer)) => {
                 if peer.session.set_access(access) {
-                    let documents: Vec<_> = peer.documents.iter().copied().collect();
-                    for id in documents {
-                        self.with_known(id, |document, outlet| {
-                            document.access_changed(connection, outlet);
-                        });
-                    }
+                    peer.regranted.begin(&peer.documents);
+                    self.catch_up(connection);
                 }
             }
             (None, Some(_)) => self.refuse(connection, Refusal::SessionEnded),
@@ -406,22 +398,24 @@ impl Turn<'_> {
         self.catch_up(connection);
     }
 
-    /// Serves a connection what was held back for it, if it may be sent more now.
+    /// Serves a connection what it was not sent at once, as much of it as it may be sent now.
     fn catch_up(&mut self, connection: ConnectionId) {
-        let Some(peer) = self.engine.peers.get_mut(&connection) else {
-            return;
-        };
-        if peer.has_enough() {
-            return;
-        }
-        let mut held_back = std::mem::take(&mut peer.held_back);
         let (mut bytes, mut from) = (0, self.effects.len());
         while bytes <= CATCH_UP_BYTES_MAX
-            && let Some(id) = held_back.pop_first()
+            && let Some(peer) = self.engine.peers.get_mut(&connection)
+            && let Some(owed) = peer.next_owed()
         {
-            self.with_known(id, |document, outlet| {
-                document.respond(connection, vec![], outlet)
-            });
+            match owed {
+                Owed::Regranted(id) => self.with_known(id, |document, outlet| {
+                    document.access_changed(connection, outlet);
+                }),
+                Owed::News(id) => self.with_known(id, |document, outlet| {
+                    document.respond(connection, vec![], outlet);
+                }),
+                Owed::Stored(id) => self.with_known(id, |document, outlet| {
+                    document.tell_stored_heads(connection, outlet);
+                }),
+            };
             let new = self.effects.get(from..).unwrap_or_default();
             let sent = |effect: &Effect| match effect {
                 Effect::Send {
@@ -436,9 +430,6 @@ impl Turn<'_> {
             };
             bytes += new.iter().map(sent).sum::<usize>();
             from = self.effects.len();
-        }
-        if let Some(peer) = self.engine.peers.get_mut(&connection) {
-            peer.held_back.append(&mut held_back);
         }
     }
 

@@ -194,7 +194,7 @@ impl Outlet<'_> {
             return;
         };
         peer.has_read(document);
-        if !peer.has_enough() && !peer.held_back.is_empty() {
+        if !peer.has_enough() {
             self.wishes.push(Wish::CatchUp(connection));
         }
     }

@@ -24,9 +24,42 @@ pub(crate) struct Peer {
     pub(crate) congested: bool,
     /// Documents that have something for it once it has caught up.
     pub(crate) held_back: BTreeSet<DocumentId>,
+    /// Of which of its documents it is to be told that its session may do something else now.
+    pub(crate) regranted: Walk,
+    /// Of which of its documents it is to be told what lies in our storage.
+    pub(crate) stored: Walk,
     /// What is being read for it, in bytes, and the sum.
     reading: BTreeMap<DocumentId, u64>,
     reading_bytes: u64,
+}
+
+/// Something that a connection was not sent at once, because it is for many documents or its socket was full.
+pub(crate) enum Owed {
+    /// Whether its session may write a document.
+    Regranted(DocumentId),
+    /// Whatever there is of a document.
+    News(DocumentId),
+    /// Which heads of a document lie in our storage.
+    Stored(DocumentId),
+}
+
+/// A walk through the documents of a connection, which goes on where it was. Those that are opened behind its back need
+/// no visit.
+#[derive(Default)]
+pub(crate) struct Walk(Option<DocumentId>);
+
+impl Walk {
+    /// Begins anew.
+    pub(crate) fn begin(&mut self, documents: &BTreeSet<DocumentId>) {
+        self.0 = documents.first().copied();
+    }
+
+    fn next(&mut self, documents: &BTreeSet<DocumentId>) -> Option<DocumentId> {
+        let mut left = documents.range(self.0.take()?..).copied();
+        let next = left.next();
+        self.0 = left.next();
+        next
+    }
 }
 
 /// How far the handshake is.
@@ -45,6 +78,8 @@ impl Peer {
             heads_encoding: None,
             congested: false,
             held_back: BTreeSet::new(),
+            regranted: Walk::default(),
+            stored: Walk::default(),
             reading: BTreeMap::new(),
             reading_bytes: 0,
         }
@@ -53,6 +88,17 @@ impl Peer {
     /// Whether it is to be sent no more for now: its socket is full, or will be by what is being read for it.
     pub(crate) fn has_enough(&self) -> bool {
         self.congested || self.reading_bytes > READING_BYTES_MAX as u64
+    }
+
+    /// What it is to be sent next of what it was not sent at once, if it is to be sent anything now.
+    pub(crate) fn next_owed(&mut self) -> Option<Owed> {
+        if self.has_enough() {
+            return None;
+        }
+        let regranted = self.regranted.next(&self.documents).map(Owed::Regranted);
+        let news = || self.held_back.pop_first().map(Owed::News);
+        let stored = || self.stored.next(&self.documents).map(Owed::Stored);
+        regranted.or_else(news).or_else(stored)
     }
 
     /// So many bytes of a document are being read for it.

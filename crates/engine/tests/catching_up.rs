@@ -7,15 +7,17 @@
 
 mod world;
 
-use automerge::sync::{ChunkList, Message, MessageVersion, SyncDoc};
+use std::collections::BTreeSet;
+
+use automerge::sync::{ChunkList, Message, MessageFlags, MessageVersion, SyncDoc};
 use engine::{
-    Access, DocumentId, Effect, Input,
+    Access, ConnectionId, DocumentId, Effect, Input,
     limits::{FRAME_BYTES_MAX, READING_BYTES_MAX},
     storage::ReadWhat,
 };
 use world::{
-    Client, Dice, Forge, Request, World, document, in_step, message_of, settings, sync_frame, talk,
-    write,
+    Client, Dice, Forge, Received, Request, World, document, in_step, message_of, settings,
+    sync_frame, talk, watch_frame, write,
 };
 
 /// That a device has nothing, and wants everything; it reads whole documents.
@@ -274,6 +276,67 @@ fn a_peer_that_has_drained_is_not_sent_more_than_its_outbox_takes() {
         .map(|f| f.data.len())
         .sum();
     assert!(bytes <= OUTBOX_BYTES_MAX, "{bytes}");
+}
+
+/// That its session may only read, or write again, and what is stored. To tell a device of all in one turn would keep all
+/// others waiting, and fill its outbox.
+#[test]
+fn what_is_said_of_many_documents_at_once_is_said_in_portions() {
+    const DOCUMENTS: usize = 3_000;
+    let mut world = World::new(settings());
+    world.is_unloadable = true;
+    let name = "n".repeat(500);
+    // what a frame takes beyond the name is not counted here
+    let portion = (1 << 20) / name.len();
+    let device = world.connect(&name, Access::Write);
+    let change = Forge::new(1).change(200);
+    for n in 0..DOCUMENTS {
+        let id = DocumentId::from_bytes((n as u128).to_be_bytes());
+        let message = message_of(&[&change]);
+        world.frame(device, sync_frame("sync", &name, id, &message));
+        store_all(&mut world);
+    }
+    while world.take(device).is_some() {}
+
+    for access in [Access::Read, Access::Write] {
+        world.input(Input::AccessChanged {
+            connection: device,
+            access: Some(access),
+        });
+        takes_in_portions(&mut world, device, portion, DOCUMENTS, |frame| {
+            let flags = frame.sync_message().flags.unwrap();
+            let may_write = access == Access::Write;
+            assert_ne!(flags.contains(MessageFlags::READ_ONLY), may_write);
+        });
+    }
+    let watch = watch_frame(&name, "add", &["storage"]);
+    world.frame(device, watch);
+    takes_in_portions(&mut world, device, portion, DOCUMENTS, |frame| {
+        assert_eq!(frame.kind, "remote-heads-changed");
+    });
+}
+
+/// Takes a frame for each of so many documents, at most a portion at a time.
+fn takes_in_portions(
+    world: &mut World,
+    connection: ConnectionId,
+    portion: usize,
+    documents: usize,
+    look: impl Fn(&Received),
+) {
+    let mut told = BTreeSet::new();
+    while told.len() < documents {
+        let before = told.len();
+        while let Some(frame) = world.take(connection) {
+            look(&frame);
+            assert!(told.insert(frame.document), "once each");
+        }
+        let new = told.len() - before;
+        assert!((1..=portion).contains(&new), "{new}");
+        world.input(Input::Congested { connection });
+        world.input(Input::Drained { connection });
+    }
+    assert!(world.take(connection).is_none());
 }
 
 #[test]

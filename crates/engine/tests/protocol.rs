@@ -15,7 +15,9 @@ use engine::{
     limits::EPHEMERAL_BYTES_MAX, storage::Fault,
 };
 use minicbor::Encoder;
-use world::{Client, World, document, frame, in_step, join_frame, settings, sync_frame, talk};
+use world::{
+    Client, World, document, frame, in_step, join_frame, settings, sync_frame, talk, watch_frame,
+};
 
 fn open(world: &mut World, connection: u64) -> ConnectionId {
     let connection = ConnectionId(connection);
@@ -401,23 +403,8 @@ fn who_watches_our_storage_hears_of_heads_once_they_are_on_disk() {
     let mut world = World::new(settings());
     let mut client = pushed(&mut world, "alice");
     let connection = client.connection.unwrap();
-    let mut e = Encoder::new(Vec::new());
-    e.map(3)
-        .unwrap()
-        .str("type")
-        .unwrap()
-        .str("remote-subscription-change")
-        .unwrap();
-    e.str("senderId").unwrap().str("alice").unwrap();
-    e.str("add")
-        .unwrap()
-        .array(2)
-        .unwrap()
-        .str("other")
-        .unwrap()
-        .str("storage")
-        .unwrap();
-    world.frame(connection, e.into_writer().into());
+    let watch = watch_frame("alice", "add", &["other", "storage"]);
+    world.frame(connection, watch);
     let told = world.take(connection).unwrap();
     assert_eq!(told.kind, "remote-heads-changed");
     let head = bs58::encode(client.heads()[0].as_bytes())

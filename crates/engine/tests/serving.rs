@@ -17,7 +17,7 @@ use engine::{Access, Announce, ChangeHash, Input, Settings, storage::Fault};
 use minicbor::Encoder;
 use world::{
     Client, Dice, Received, World, document, frame, in_step, message_of, ours, settings,
-    sync_frame, talk, write,
+    sync_frame, talk, watch_frame, write,
 };
 
 /// Three megabytes that do not deflate; more than one message brings, too.
@@ -187,20 +187,8 @@ fn who_has_left_a_document_hears_nothing_more_of_it() {
 
 /// Starts or ends to watch our storage.
 fn watch(world: &mut World, client: &Client, key: &str) {
-    let mut e = Encoder::new(Vec::new());
-    e.map(3).unwrap();
-    e.str("type")
-        .unwrap()
-        .str("remote-subscription-change")
-        .unwrap();
-    e.str("senderId").unwrap().str(&client.name).unwrap();
-    e.str(key)
-        .unwrap()
-        .array(1)
-        .unwrap()
-        .str("storage")
-        .unwrap();
-    world.frame(client.connection.unwrap(), e.into_writer().into());
+    let frame = watch_frame(&client.name, key, &["storage"]);
+    world.frame(client.connection.unwrap(), frame);
 }
 
 #[test]

@@ -156,3 +156,17 @@ pub fn sync_frame(kind: &str, peer: &str, document: DocumentId, data: &[u8]) -> 
     ];
     frame(&fields, Some(data))
 }
+
+/// That a peer watches these storages from now on ("add"), or not any more ("remove").
+pub fn watch_frame(peer: &str, key: &str, storages: &[&str]) -> Bytes {
+    let mut e = Encoder::new(Vec::new());
+    e.map(3).unwrap();
+    for (name, value) in [("type", "remote-subscription-change"), ("senderId", peer)] {
+        e.str(name).unwrap().str(value).unwrap();
+    }
+    e.str(key).unwrap().array(storages.len() as u64).unwrap();
+    for storage in storages {
+        e.str(storage).unwrap();
+    }
+    e.into_writer().into()
+}
