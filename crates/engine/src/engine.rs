@@ -66,6 +66,8 @@ struct Jobs {
     due: BTreeSet<(u64, DocumentId)>,
     waiting: BTreeMap<DocumentId, u64>,
     running: BTreeSet<DocumentId>,
+    /// What the worker has that nobody waits for any more.
+    overtaken: BTreeSet<Ticket>,
 }
 
 impl Jobs {
@@ -85,12 +87,16 @@ impl Jobs {
     /// The next document whose time has come, if there is room for its job.
     fn next(&mut self, now_ms: u64, last_frame_ms: u64) -> Option<DocumentId> {
         let (due, document) = *self.due.first()?;
-        if self.running.len() >= JOBS_MAX || now_ms < Self::start_ms(due, last_frame_ms) {
+        if !self.has_room() || now_ms < Self::start_ms(due, last_frame_ms) {
             return None;
         }
         self.forget(&document);
         self.running.insert(document);
         Some(document)
+    }
+
+    fn has_room(&self) -> bool {
+        self.running.len() + self.overtaken.len() < JOBS_MAX
     }
 
     /// When a job that is due at `due_ms` may start: 0 is now, anything else waits for a quiet moment.
@@ -100,10 +106,9 @@ impl Jobs {
     }
 
     fn next_ms(&self, last_frame_ms: u64) -> Option<u64> {
-        let room = self.running.len() < JOBS_MAX;
         self.due
             .first()
-            .filter(|_| room)
+            .filter(|_| self.has_room())
             .map(|(due, _)| Self::start_ms(*due, last_frame_ms))
     }
 
@@ -191,9 +196,9 @@ impl Engine {
         if let Some(open) = most.filter(|open| *open > SUBSCRIPTIONS_MAX) {
             return Some(format!("a connection has {open} documents open"));
         }
-        let running = self.jobs.running.len();
+        let running = self.jobs.running.len() + self.jobs.overtaken.len();
         if running > JOBS_MAX {
-            return Some(format!("{running} documents are with the worker"));
+            return Some(format!("{running} jobs run"));
         }
         let documents = self.documents.iter();
         documents
@@ -483,6 +488,7 @@ impl Turn<'_> {
     }
 
     fn worked(&mut self, ticket: Ticket, outcome: WorkOutcome) {
+        self.engine.jobs.overtaken.remove(&ticket);
         if let Some(Asker::Document(id)) = self.engine.tickets.redeem(ticket) {
             self.with_known(id, |document, outlet| {
                 document.worked(ticket, outcome, outlet)
@@ -671,6 +677,10 @@ impl Turn<'_> {
                 Wish::Job { due_in_ms } => self.engine.jobs.want(id, self.now_ms + due_in_ms),
                 Wish::JobOver => {
                     self.engine.jobs.running.remove(&id);
+                }
+                Wish::JobOvertaken(ticket) => {
+                    self.engine.jobs.running.remove(&id);
+                    self.engine.jobs.overtaken.insert(ticket);
                 }
                 Wish::Wake { at_ms } => {
                     self.engine.wakes.insert((at_ms, id));

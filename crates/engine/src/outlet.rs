@@ -52,6 +52,8 @@ pub(crate) enum Wish {
     Job { due_in_ms: u64 },
     /// The document's job is over.
     JobOver,
+    /// The document's job is over, and the worker does not know.
+    JobOvertaken(Ticket),
     /// Look again after this time (Unix, milliseconds).
     Wake { at_ms: u64 },
     /// The storage refused a write: try again some time.

@@ -169,8 +169,19 @@ impl Document {
 
     /// A whole-document chunk, or a bundle, came for a document that exists: the worker will put both together.
     pub(super) fn absorb(&mut self, pusher: ConnectionId, pushed: Bytes, outlet: &mut Outlet<'_>) {
-        // a compaction under way would be overtaken; what comes of it is ignored
-        self.job = Some(RunningJob::new(Purpose::Absorb { pusher, pushed }));
+        let absorb = RunningJob::new(Purpose::Absorb { pusher, pushed });
+        if let Some(overtaken) = self.job.replace(absorb) {
+            // a compaction under way; what comes of it is ignored
+            outlet.wishes.push(match overtaken.stage {
+                Stage::Working(ticket) => Wish::JobOvertaken(ticket),
+                Stage::Queued
+                | Stage::Reading(_)
+                | Stage::Draining(_)
+                | Stage::Replacing(..)
+                | Stage::Dropping(_)
+                | Stage::Quarantining(..) => Wish::JobOver,
+            });
+        }
         outlet.wishes.push(Wish::Job { due_in_ms: 0 });
     }
 

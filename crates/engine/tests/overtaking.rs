@@ -1,0 +1,106 @@
+//! A whole document overtakes a compaction: the worker puts both together, and what comes of the compaction is ignored.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends"
+)]
+
+mod world;
+
+use engine::{Access, limits::JOBS_MAX};
+use world::{Client, Dice, World, document, message_of, settings, sync_frame, talk, write};
+
+/// Documents of which as many are to be compacted as may be with the worker, which have been asked for.
+fn compacting(world: &mut World) -> Vec<Client> {
+    let mut writers: Vec<_> = (1..=JOBS_MAX)
+        .map(|n| Client::new(&format!("writer {n}"), document(n.try_into().unwrap())))
+        .collect();
+    for writer in &mut writers {
+        writer.edit("one");
+        writer.connect(world);
+        talk(world, std::slice::from_mut(writer));
+    }
+    world.pass_ms(300);
+    let mut dice = Dice(1);
+    for writer in &mut writers {
+        let text: String = (0..200).map(|_| format!("{:016x}", dice.roll())).collect();
+        // the first edit after the first message goes as a whole document, too
+        write(world, writer, "two");
+        write(world, writer, &text);
+    }
+    world.pass_ms(400);
+    assert_eq!(world.asked.len(), JOBS_MAX, "what is to be compacted");
+    writers
+}
+
+/// A device that has edited a copy sends it whole.
+fn overtake(world: &mut World, writer: &Client) -> Client {
+    let mut other = Client::new(&format!("other {}", writer.name), writer.id);
+    other.doc = writer.doc.fork().with_actor(other.name.as_bytes().into());
+    other.edit("elsewhere");
+    let connection = world.connect(&other.name, Access::Write);
+    let message = message_of(&[other.doc.save()]);
+    world.frame(
+        connection,
+        sync_frame("sync", &other.name, other.id, &message),
+    );
+    other
+}
+
+fn assert_taken(world: &World, others: &[Client]) {
+    for other in others {
+        assert_eq!(world.store.heads(other.id), other.heads(), "{}", other.name);
+    }
+}
+
+#[test]
+fn as_many_whole_documents_as_there_are_compactions_that_read_overtake_them_all() {
+    let mut world = World::new(settings());
+    let writers = compacting(&mut world);
+    let others: Vec<_> = writers
+        .iter()
+        .map(|writer| overtake(&mut world, writer))
+        .collect();
+    world.settle();
+    assert_taken(&world, &others);
+}
+
+/// The worker had as many jobs as it may have, and all were overtaken. None of the documents had a job any more, all
+/// counted as having one, and so no job began ever again: the documents stood still until a restart.
+#[test]
+fn as_many_whole_documents_as_the_worker_has_compactions_overtake_them_all() {
+    let mut world = World::new(settings());
+    let writers = compacting(&mut world);
+    world.store_some(JOBS_MAX);
+    assert_eq!(world.jobs.len(), JOBS_MAX);
+    let others: Vec<_> = writers
+        .iter()
+        .map(|writer| overtake(&mut world, writer))
+        .collect();
+    world.settle();
+    assert_taken(&world, &others);
+}
+
+/// Seed 700014 of the simulator: a worker that answers late had five jobs, of four documents.
+#[test]
+fn a_compaction_that_was_overtaken_is_still_one_that_the_worker_has() {
+    let mut world = World::new(settings());
+    let writers = compacting(&mut world);
+    // one of them is overtaken as soon as the worker has it, and there is room for one
+    world.store_some(JOBS_MAX);
+    let (ticket, job) = world.jobs.pop_front().unwrap();
+    let outcome = world::work(&job);
+    world.input(engine::Input::Worked { ticket, outcome });
+    world.store_some(usize::MAX);
+    assert_eq!(world.jobs.len(), JOBS_MAX - 1);
+    let others = [
+        overtake(&mut world, &writers[1]),
+        overtake(&mut world, &writers[2]),
+    ];
+    while !world.asked.is_empty() {
+        world.store_some(usize::MAX);
+    }
+    assert_eq!(world.jobs.len(), JOBS_MAX, "with the two of before");
+    world.settle();
+    assert_taken(&world, &others);
+}
