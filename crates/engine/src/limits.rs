@@ -94,7 +94,7 @@ pub const READING_BYTES_MAX: usize = bound(8 << 20, 32 << 10);
 pub const LAG_MESSAGE_BYTES_MAX: usize = bound(1 << 20, 1 << 10);
 
 /// Most documents that the worker is asked to look at at the same time.
-pub const JOBS_MAX: usize = 4;
+pub const JOBS_MAX: usize = bound(4, 2);
 
 /// How long, in milliseconds, a connection counts as new: a request for an unknown document waits for what it brings.
 pub const NEWCOMER_MS: u64 = 250;

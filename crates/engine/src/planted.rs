@@ -42,6 +42,8 @@ pub enum Bug {
     AsksForNothingWhenASessionMayWrite,
     /// A graph stays for as long as there is a peer that has not said what it has.
     KeepsGraphsForWhoSaysLittle,
+    /// A document whose job was overtaken keeps its place among those that have one.
+    KeepsThePlaceOfAnOvertakenJob,
     /// What happens depends on what happened in another run.
     RemembersOtherRuns,
 }

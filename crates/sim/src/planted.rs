@@ -63,7 +63,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "drops-orphans-at-restart",
         Bug::DropsOrphansAtRestart,
-        0,
+        3,
         &[Checker::Convergent],
     ),
     planted(
@@ -99,7 +99,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "allows-a-sequence-number-twice",
         Bug::AllowsASequenceNumberTwice,
-        0,
+        4,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
@@ -117,7 +117,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "retries-without-end",
         Bug::RetriesWithoutEnd,
-        0,
+        3,
         &[Checker::Quiet],
     ),
     planted(
@@ -129,7 +129,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "takes-a-snapshot-for-a-chunk",
         Bug::TakesASnapshotForAChunk,
-        14,
+        25,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
@@ -143,6 +143,12 @@ pub const ALL: &[Planted] = &[
         Bug::KeepsGraphsForWhoSaysLittle,
         0,
         &[Checker::Bounded],
+    ),
+    planted(
+        "keeps-the-place-of-an-overtaken-job",
+        Bug::KeepsThePlaceOfAnOvertakenJob,
+        0,
+        &[Checker::Bounded, Checker::Convergent],
     ),
     planted(
         "remembers-other-runs",

@@ -292,6 +292,8 @@ impl Writer {
     fn let_go(&mut self) {
         if let (Disk::Simulated(_), Ok(nothing)) = (self.disk, Connection::open_in_memory()) {
             self.connection = nothing;
+            // or it could be taken over, there being none, and all would seem well again
+            self.log = Log::default();
         }
     }
 }

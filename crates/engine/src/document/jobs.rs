@@ -170,7 +170,9 @@ impl Document {
     /// A whole-document chunk, or a bundle, came for a document that exists: the worker will put both together.
     pub(super) fn absorb(&mut self, pusher: ConnectionId, pushed: Bytes, outlet: &mut Outlet<'_>) {
         let absorb = RunningJob::new(Purpose::Absorb { pusher, pushed });
-        if let Some(overtaken) = self.job.replace(absorb) {
+        if let Some(overtaken) = self.job.replace(absorb)
+            && !is_planted(Bug::KeepsThePlaceOfAnOvertakenJob)
+        {
             // a compaction under way; what comes of it is ignored
             outlet.wishes.push(match overtaken.stage {
                 Stage::Working(ticket) => Wish::JobOvertaken(ticket),
