@@ -11,7 +11,7 @@ use crate::{
     effect::{Effect, Input, Refusal, WorkOutcome},
     excerpt::Excerpt,
     ids::{ChangeHash, ConnectionId, DocumentId, Ticket},
-    limits::{JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
+    limits::{CATCH_UP_BYTES_MAX, JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
     names::Names,
     outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
     peer::{Owed, Peer},
@@ -28,9 +28,6 @@ const PATIENCE_MS: u64 = 3_000;
 const SWEEP_MS: u64 = 2_000;
 /// First and longest time, in milliseconds, until changes that could not be stored are asked for again.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
-/// Bytes beyond which a connection that catches up is sent no more before it has caught up again: many times as much as
-/// makes its outbox say that it is full, and then that it has drained.
-const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 /// How many documents are listed at a time, to announce them.
 const LIST_LIMIT: usize = 1_000;
 

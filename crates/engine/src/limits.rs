@@ -93,6 +93,10 @@ pub const READING_BYTES_MAX: usize = bound(8 << 20, 32 << 10);
 /// that is written. A snapshot, and a change that is longer, go as a whole.
 pub const LAG_MESSAGE_BYTES_MAX: usize = bound(1 << 20, 1 << 10);
 
+/// Bytes beyond which a connection that catches up is sent no more before its socket has drained: at least as much as
+/// makes the socket say that it is full, for it says that it has drained only after that.
+pub const CATCH_UP_BYTES_MAX: usize = bound(1 << 20, 4 << 10);
+
 /// Most documents that the worker is asked to look at at the same time.
 pub const JOBS_MAX: usize = bound(4, 2);
 

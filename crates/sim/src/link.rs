@@ -8,6 +8,7 @@ use engine::{Access, ChangeHash, DocumentId};
 /// As in the server (`outbox.rs`), but smaller.
 pub(crate) const CONGESTED_BYTES: usize = 4 << 10;
 pub(crate) const DRAINED_BYTES: usize = 1 << 10;
+const _: () = assert!(CONGESTED_BYTES <= engine::limits::CATCH_UP_BYTES_MAX);
 /// Bytes of frames at which it is given up; longer ones than the next, which are documents, do not count.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 256 << 10;
 const SHORT_FRAME_BYTES_MAX: usize = engine::limits::READING_BYTES_MAX;

@@ -341,6 +341,17 @@ mod tests {
         assert_eq!(drained, [false, false, false, true]);
     }
 
+    /// Otherwise it would not say that it has drained, and what was left would never be sent.
+    #[test]
+    fn what_the_engine_sends_at_once_to_who_catches_up_makes_an_outbox_congested() {
+        let (outbox, _reader) = outbox();
+        let frames = engine::limits::CATCH_UP_BYTES_MAX / 128;
+        let levels: Vec<_> = (0..frames)
+            .map(|_| outbox.send(vec![0; 128].into()))
+            .collect();
+        assert!(levels.contains(&Level::Congested));
+    }
+
     #[tokio::test]
     async fn what_was_put_in_comes_out_in_its_order_and_then_nothing_more() {
         let (outbox, mut reader) = outbox();
