@@ -15,7 +15,7 @@ use std::{fs, time::Duration};
 
 use automerge::{Automerge, ROOT, transaction::Transactable};
 use engine::{
-    Access, ConnectionId, DocumentId, Effect, Engine, Input, Refusal, Settings,
+    Access, ConnectionId, Effect, Engine, Input, Refusal, Settings,
     limits::{BLOOM_PROBES_MAX, HAVES_MAX, HEADS_MAX, QUEUED_BYTES_MAX, QUEUED_MESSAGE_BYTES},
     storage::Answer,
 };
@@ -317,30 +317,6 @@ fn what_has_waited_for_a_document_is_dealt_with_in_turns() {
     assert!(turns >= MESSAGES / 5, "{turns} turns");
     world.settle();
     assert!(world.closed.is_empty());
-}
-/// Memory of this process, in bytes.
-fn resident_bytes() -> usize {
-    let pages = fs::read_to_string("/proc/self/statm").unwrap();
-    let resident = pages.split(' ').nth(1).unwrap();
-    resident.parse::<usize>().unwrap() * 4_096
-}
-
-#[test]
-fn a_document_that_is_open_and_not_there_takes_little_memory() {
-    const DOCUMENTS: u32 = 50_000;
-    // that it has nothing, and wants everything
-    let wish = [0x42, 0, 0, 1, 0, 0, 0];
-    let mut target = Target::new();
-    let before = resident_bytes();
-    for number in 0..DOCUMENTS {
-        let id = DocumentId::from_bytes((u128::from(number) << 64).to_be_bytes());
-        let frame = sync_frame("request", "hostile", id, &wish);
-        let connection = PEER;
-        target.input(Input::Frame { connection, frame });
-    }
-    assert!(target.refused.is_none());
-    let each = (resident_bytes() - before) / DOCUMENTS as usize;
-    assert!(each < 2_048, "{each} bytes");
 }
 
 /// A document of so many changes that nothing depends on.
