@@ -104,3 +104,30 @@ fn a_compaction_that_was_overtaken_is_still_one_that_the_worker_has() {
     world.settle();
     assert_taken(&world, &others);
 }
+
+/// Seed 1000075 of the simulator: the whole document came while a change was on its way to the disk, and once that had
+/// arrived, its job began without a place.
+#[test]
+fn a_whole_document_waits_for_a_place_also_once_what_was_on_its_way_has_arrived() {
+    let mut world = World::new(settings());
+    let mut writer = Client::new("writer", document(9));
+    writer.edit("one");
+    writer.connect(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut writer));
+    world.pass_ms(300);
+    write(&mut world, &mut writer, "two");
+    compacting(&mut world);
+    world.store_some(JOBS_MAX);
+    assert_eq!(world.jobs.len(), JOBS_MAX);
+
+    writer.edit("three");
+    writer.send(&mut world);
+    assert_eq!(world.asked.len(), 1, "on its way");
+    let others = [overtake(&mut world, &writer)];
+    while !world.asked.is_empty() {
+        world.store_some(usize::MAX);
+    }
+    assert_eq!(world.jobs.len(), JOBS_MAX);
+    world.settle();
+    assert_taken(&world, &others);
+}

@@ -147,7 +147,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "keeps-the-place-of-an-overtaken-job",
         Bug::KeepsThePlaceOfAnOvertakenJob,
-        0,
+        92,
         &[Checker::Bounded, Checker::Convergent],
     ),
     planted(

@@ -55,7 +55,9 @@ enum Purpose {
 }
 
 enum Stage {
-    /// Waits until the engine starts it, and what is on its way to the disk has arrived.
+    /// Waits until the engine starts it.
+    Wished,
+    /// Waits until what is on its way to the disk has arrived.
     Queued,
     Reading(Ticket),
     Working(Ticket),
@@ -79,7 +81,7 @@ impl RunningJob {
     fn new(purpose: Purpose) -> Box<Self> {
         Box::new(Self {
             purpose,
-            stage: Stage::Queued,
+            stage: Stage::Wished,
             covers_through: 0,
             covered_tail_bytes: 0,
             heads: vec![],
@@ -101,7 +103,7 @@ impl RunningJob {
             | Stage::Replacing(ticket, _)
             | Stage::Dropping(ticket)
             | Stage::Quarantining(ticket, _) => Some(*ticket),
-            Stage::Queued | Stage::Draining(_) => None,
+            Stage::Wished | Stage::Queued | Stage::Draining(_) => None,
         }
     }
 }
@@ -164,6 +166,11 @@ impl Document {
             };
             self.job = Some(RunningJob::new(purpose));
         }
+        if let Some(job) = &mut self.job
+            && matches!(job.stage, Stage::Wished)
+        {
+            job.stage = Stage::Queued;
+        }
         self.advance_job(outlet);
     }
 
@@ -176,7 +183,8 @@ impl Document {
             // a compaction under way; what comes of it is ignored
             outlet.wishes.push(match overtaken.stage {
                 Stage::Working(ticket) => Wish::JobOvertaken(ticket),
-                Stage::Queued
+                Stage::Wished
+                | Stage::Queued
                 | Stage::Reading(_)
                 | Stage::Draining(_)
                 | Stage::Replacing(..)
@@ -202,7 +210,8 @@ impl Document {
                 job.stage = Stage::Reading(outlet.read(self.id, what));
             }
             Stage::Draining(snapshot) => self.replace(*snapshot, outlet),
-            stage @ (Stage::Reading(_)
+            stage @ (Stage::Wished
+            | Stage::Reading(_)
             | Stage::Working(_)
             | Stage::Replacing(..)
             | Stage::Dropping(_)
