@@ -6,7 +6,7 @@
 use std::{
     fmt, fs,
     io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -204,7 +204,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), KeyFileError> {
         path: path.to_owned(),
         source,
     };
-    store::create_private_dir(data_dir).map_err(|source| KeyFileError::Unwritable {
+    create_dir(data_dir).map_err(|source| KeyFileError::Unwritable {
         path: data_dir.to_owned(),
         source,
     })?;
@@ -215,7 +215,17 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), KeyFileError> {
     };
     linked.and(removed).map_err(unwritable)?;
     // Also if another process made the link: nothing may be signed with a key that a power cut takes away.
-    store::sync_folder_of(path).map_err(unwritable)
+    fs::File::open(data_dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(unwritable)
+}
+
+/// Whoever needs a key has opened the account database before, and with that seen to the names of what is above it.
+fn create_dir(data_dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
 }
 
 fn write_draft(draft: &Path, key: &str) -> io::Result<()> {
