@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use automerge::sync::{ChunkList, Message, MessageFlags, MessageVersion, SyncDoc};
 use engine::{
-    Access, ConnectionId, DocumentId, Effect, Input,
+    Access, Compaction, ConnectionId, DocumentId, Effect, Input, Settings,
     limits::{FRAME_BYTES_MAX, READING_BYTES_MAX},
     storage::ReadWhat,
 };
@@ -276,6 +276,40 @@ fn a_peer_that_has_drained_is_not_sent_more_than_its_outbox_takes() {
         .map(|f| f.data.len())
         .sum();
     assert!(bytes <= OUTBOX_BYTES_MAX, "{bytes}");
+}
+
+/// Its session may only read, and write again, before it could be told of either: what it lacks is being read.
+#[test]
+fn a_session_that_may_write_again_before_its_device_was_told_that_it_may_not_is_asked_for_what_it_kept()
+ {
+    let mut world = World::new(Settings {
+        compaction: Compaction {
+            floor_bytes: 1 << 30,
+            ..settings().compaction
+        },
+        ..settings()
+    });
+    let [mut writer, mut reader] = in_step(&mut world);
+    let connection = reader.connection.unwrap();
+    world.input(Input::Congested { connection });
+    let mut dice = Dice(1);
+    for _ in 0..4 {
+        let text: String = (0..9_000)
+            .map(|_| format!("{:016x}", dice.roll()))
+            .collect();
+        write(&mut world, &mut writer, &text);
+    }
+    world.input(Input::Drained { connection });
+    assert_eq!(world.asked.len(), 1, "more than is kept in memory");
+    for access in [Access::Read, Access::Write] {
+        let access = Some(access);
+        world.input(Input::AccessChanged { connection, access });
+        reader.edit("kept");
+        reader.send(&mut world);
+    }
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), clients[1].heads());
 }
 
 /// That its session may only read, or write again, and what is stored. To tell a device of all in one turn would keep all

@@ -7,7 +7,7 @@
 
 mod world;
 
-use engine::{Access, limits::JOBS_MAX};
+use engine::{Access, Input, WorkOutcome, limits::JOBS_MAX};
 use world::{Client, Dice, World, document, message_of, settings, sync_frame, talk, write};
 
 /// Documents of which as many are to be compacted as may be with the worker, which have been asked for.
@@ -90,7 +90,7 @@ fn a_compaction_that_was_overtaken_is_still_one_that_the_worker_has() {
     world.store_some(JOBS_MAX);
     let (ticket, job) = world.jobs.pop_front().unwrap();
     let outcome = world::work(&job);
-    world.input(engine::Input::Worked { ticket, outcome });
+    world.input(Input::Worked { ticket, outcome });
     world.store_some(usize::MAX);
     assert_eq!(world.jobs.len(), JOBS_MAX - 1);
     let others = [
@@ -130,4 +130,29 @@ fn a_whole_document_waits_for_a_place_also_once_what_was_on_its_way_has_arrived(
     assert_eq!(world.jobs.len(), JOBS_MAX);
     world.settle();
     assert_taken(&world, &others);
+}
+
+/// The worker could not digest it, which is being written down. Whoever overtook that left the document in quarantine on
+/// disk and not in memory.
+#[test]
+fn a_quarantine_that_is_being_stored_is_not_overtaken() {
+    let mut world = World::new(settings());
+    let writers = compacting(&mut world);
+    world.store_some(JOBS_MAX);
+    let (ticket, job) = world.jobs.pop_front().unwrap();
+    let reason = "too much for it".into();
+    let outcome = WorkOutcome::Indigestible { reason };
+    world.input(Input::Worked { ticket, outcome });
+    let writer = writers.iter().find(|writer| writer.id == job.document);
+    let other = overtake(&mut world, writer.unwrap());
+    world.settle();
+    assert!(world.store.documents[&other.id].meta.quarantine.is_some());
+    let done = world.jobs_done;
+    let mut other = [other];
+    for n in 0..3 {
+        write(&mut world, &mut other[0], &format!("{n}").repeat(1_000));
+    }
+    world.pass_ms(6_000);
+    talk(&mut world, &mut other);
+    assert_eq!(world.jobs_done, done, "it is left alone");
 }

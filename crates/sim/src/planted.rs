@@ -117,7 +117,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "retries-without-end",
         Bug::RetriesWithoutEnd,
-        3,
+        0,
         &[Checker::Quiet],
     ),
     planted(

@@ -93,7 +93,10 @@ impl RunningJob {
     /// Whether messages must wait for it.
     pub(super) fn is_exclusive(&self) -> bool {
         matches!(self.purpose, Purpose::Absorb { .. })
-            || matches!(self.stage, Stage::Draining(_) | Stage::Replacing(..))
+            || matches!(
+                self.stage,
+                Stage::Draining(_) | Stage::Replacing(..) | Stage::Quarantining(..)
+            )
     }
 
     fn ticket(&self) -> Option<Ticket> {

@@ -65,7 +65,8 @@ impl Document {
             peer.must_resend = true;
             self.ask_again(outlet);
         } else {
-            peer.told = None;
+            // as if of nothing: if it may write again before it can be told, it is asked for what it kept
+            peer.told = Some(Heads::default());
             self.respond(connection, vec![], outlet);
         }
     }
