@@ -49,13 +49,20 @@ fn create_private_dir_with(
     mut sync_dir: impl FnMut(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let is_new = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-    let new: Vec<_> = path.ancestors().take_while(is_new).collect();
+    let new = path.ancestors().take_while(is_new).count();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)?;
     sync_dir(path)?;
-    new.into_iter().try_for_each(|dir| sync_dir(folder_of(dir)))
+    // the last one also if it is not new: whoever made it may not have come so far
+    path.ancestors()
+        .take(new.max(1))
+        .try_for_each(|dir| match sync_dir(folder_of(dir)) {
+            // a folder that may be written and not read
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            outcome => outcome,
+        })
 }
 
 /// Has the name of a file or directory outlive a power cut, as far as it is in the directory that holds it.
@@ -259,7 +266,24 @@ mod tests {
         let first = synced(|sync| create_private_dir_with(&inner, sync).unwrap());
         assert_eq!(first, [&inner, &outer, folder.path()]);
         let again = synced(|sync| create_private_dir_with(&inner, sync).unwrap());
-        assert_eq!(again, [inner]);
+        assert_eq!(again, [inner, outer]);
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_read_is_no_reason_not_to_make_a_directory_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inner");
+        create_private_dir_with(&path, |dir| {
+            if dir == path {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+        })
+        .unwrap();
+        assert!(path.is_dir());
+        let fails = create_private_dir_with(&path, |_| Err(io::ErrorKind::StorageFull.into()));
+        assert!(fails.is_err());
     }
 
     #[test]
