@@ -193,7 +193,7 @@ fn exit(outcome: Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain!("groundmist-sync: {}", told(&error));
+            output::print_last(format!("groundmist-sync: {}\n", told(&error)));
             let usage = error.is::<SettingsProblems>() || error.is::<UsageError>();
             if usage { USAGE.into() } else { FAILED.into() }
         }

@@ -4,14 +4,15 @@
 //! finds no room while it waits is left out, and the log says so.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
+    io::{self, ErrorKind, IsTerminal as _, Write},
     mem,
+    panic::{self, PanicHookInfo},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use tracing::Level;
+use tracing::{Level, error};
 
 use crate::settings::LogLevel;
 
@@ -19,6 +20,9 @@ use crate::settings::LogLevel;
 const WAITING_BYTES_MAX: usize = 256 << 10;
 /// How long the end of the process waits for the last lines to be written.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long whoever takes the log is left alone when it takes no more and does not let us wait.
+const FULL_FOR: Duration = Duration::from_millis(20);
 
 /// What this process logs; when it is dropped, the last lines are written.
 #[must_use = "its last lines are lost"]
@@ -50,6 +54,8 @@ impl Log {
             // it would say so with `eprintln!`, which panics when standard error takes nothing
             .log_internal_errors(false)
             .init();
+        // what Rust does by itself waits for standard error, in the thread that panics
+        panic::set_hook(Box::new(log_panic));
         Ok(Self(lines))
     }
 }
@@ -58,6 +64,21 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.0.rest_within(LAST_LINES_WITHIN);
     }
+}
+
+/// Says where a thread has met a bug, and what it said, on one line.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let payload = panic.payload();
+    let what = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("for an unknown reason");
+    error!(
+        "a bug, please report it: panicked at {}: {what}",
+        place.unwrap_or_default()
+    );
 }
 
 /// Lines on their way to whoever writes them.
@@ -83,7 +104,8 @@ impl Lines {
     /// Puts a line behind those that wait, if there is room for it.
     fn push(&self, line: &[u8]) {
         let mut waiting = self.lock();
-        if waiting.text.len() + line.len() > WAITING_BYTES_MAX {
+        // a line that is longer than that is one, too
+        if !waiting.text.is_empty() && waiting.text.len() + line.len() > WAITING_BYTES_MAX {
             waiting.left_out += 1;
             return;
         }
@@ -97,10 +119,11 @@ impl Lines {
         let mut text = vec![];
         loop {
             let left_out = self.take(&mut text);
-            out.write_all(&text).ok();
             if left_out > 0 {
-                tracing::warn!("nobody took the log for a while: {left_out} lines were left out");
+                // behind what has been taken, where they are missing, and while there is room
+                error!("nobody took the log for a while: {left_out} lines were left out");
             }
+            write_all(out, &text);
         }
     }
 
@@ -130,6 +153,19 @@ impl Lines {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes as much as can be written, also to a terminal or pipe that another process has told not to wait.
+fn write_all(out: &mut impl Write, mut text: &[u8]) {
+    while !text.is_empty() {
+        match out.write(text) {
+            Ok(0) => return,
+            Ok(written) => text = text.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_FOR),
+            Err(_) => return,
+        }
     }
 }
 
@@ -197,18 +233,70 @@ mod tests {
         lines.push(b"behind them\n");
         let_on.send(()).unwrap();
         let last = String::from_utf8(texts.recv().unwrap()).unwrap();
-        let [behind, left_out] = last.split_inclusive('\n').collect::<Vec<_>>()[..] else {
+        let [left_out, behind] = last.split_inclusive('\n').collect::<Vec<_>>()[..] else {
             panic!("{last}")
         };
-        assert_eq!(behind, "behind them\n");
         assert!(
             left_out.ends_with(" 44 lines were left out\n"),
             "{left_out}"
         );
+        assert_eq!(behind, "behind them\n");
 
         let_on.send(()).unwrap();
         lines.rest_within(Duration::MAX);
         assert!(lines.lock().text.is_empty());
         assert!(texts.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_line_that_is_longer_than_what_may_wait_is_written() {
+        let lines = Lines::default();
+        let long = vec![b'x'; WAITING_BYTES_MAX + 1];
+        lines.push(&long);
+        lines.push(b"no room\n");
+        let mut text = vec![];
+        assert_eq!(lines.take(&mut text), 1);
+        assert_eq!(text, long);
+    }
+
+    #[test]
+    fn whoever_takes_no_more_for_now_is_asked_again() {
+        struct Slow(Vec<u8>, bool);
+        impl Write for Slow {
+            fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+                self.1 = !self.1;
+                if self.1 {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                self.0.extend_from_slice(&text[..1]);
+                Ok(1)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut slow = Slow(vec![], false);
+        write_all(&mut slow, b"line\n");
+        assert_eq!(slow.0, b"line\n");
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let lines = Arc::new(Lines::default());
+        let log = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(Arc::clone(&lines))
+            .finish();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(log_panic));
+        tracing::subscriber::with_default(log, || {
+            panic::catch_unwind(|| panic!("no such thing")).unwrap_err();
+        });
+        panic::set_hook(before);
+        let text = String::from_utf8(lines.lock().text.clone()).unwrap();
+        assert!(text.contains("src/log.rs:"), "{text}");
+        assert!(text.ends_with(": no such thing\n"), "{text}");
+        assert_eq!(text.lines().count(), 1);
     }
 }

@@ -506,6 +506,24 @@ async fn a_server_whose_log_is_not_read_any_more_serves_and_ends_all_the_same() 
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_start_ends_though_nobody_reads_why() {
+    let folder = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let arguments = ["dev", "--data-dir=data", "--port", &port];
+    let (_reader, mut log) = std::io::pipe().unwrap();
+    log.write_all(&[b'-'; PIPE_BYTES]).unwrap();
+    let mut command = command(folder.path(), None, &arguments);
+    let status = within(
+        ENDS_WITHIN,
+        "the server to end",
+        command.stderr(log).status(),
+    )
+    .await;
+    assert_eq!(status.unwrap().code(), Some(1));
+}
+
+#[tokio::test]
 async fn a_command_that_fails_where_standard_error_takes_nothing_says_so_by_its_code() {
     let folder = TempDir::new().unwrap();
     for (arguments, code) in [(["docs", "ls"], 1), (["serve", "--port=many"], 64)] {

@@ -3,6 +3,9 @@
 use std::{
     io::{self, ErrorKind, Write as _, stderr, stdout},
     path::Path,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -11,6 +14,8 @@ use store::Obstacle;
 
 use super::outside;
 
+/// How long the last words of the process may take.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 const CANNOT_PRINT: &str = "cannot write to standard output";
 
 /// Prints lines to standard output.
@@ -38,6 +43,19 @@ pub(super) fn printed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.context(CANNOT_PRINT),
+    }
+}
+
+/// Prints lines to standard error as the last thing that the process does, which does not wait for ever until somebody
+/// takes them.
+pub(super) fn print_last(text: String) {
+    let (printed, wait) = mpsc::channel();
+    let print = move || {
+        print_problem(&text);
+        printed.send(()).ok();
+    };
+    if thread::Builder::new().spawn(print).is_ok() {
+        wait.recv_timeout(LAST_WORDS_WITHIN).ok();
     }
 }
 
