@@ -14,6 +14,8 @@
 //! is in [`jobs`].
 
 #[cfg(feature = "simulator")]
+mod balance;
+#[cfg(feature = "simulator")]
 mod bounds;
 mod durable;
 mod jobs;
@@ -38,6 +40,8 @@ use crate::{
     tail::Tail,
     wire::{Ephemeral, SyncKind},
 };
+#[cfg(feature = "simulator")]
+pub(crate) use balance::Prospects;
 use durable::Append;
 pub(crate) use durable::News;
 use jobs::RunningJob;
@@ -210,6 +214,8 @@ impl Document {
         if let Some((_, readers)) = &mut self.whole {
             readers.retain(|reader| *reader != connection);
         }
+        // what comes of it is for nobody, also if the peer comes back on the same connection
+        self.parts.retain(|(_, part)| part.connection != connection);
         outlet.has_read_for(connection, self.id);
         self.settle_requests(outlet);
     }
@@ -265,10 +271,7 @@ impl Document {
         };
         let durable = hot.graph.durable();
         let mut peers = self.peers.values();
-        let has_all_it_gets = peers.all(|peer| {
-            peer.is_in_step(durable)
-                || (peer.is_left_to_ask() && !is_planted(Bug::KeepsGraphsForWhoSaysLittle))
-        });
+        let has_all_it_gets = peers.all(|peer| peer.is_in_step(durable) || peer.is_left_to_ask());
         if is_planted(Bug::LosesTheQueueAtEviction) {
             self.queue = Queue::default();
         }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+#[cfg(feature = "simulator")]
+use crate::document::Prospects;
 use crate::{
     Announce, Settings,
     access::Access,
@@ -197,10 +199,78 @@ impl Engine {
         if running > JOBS_MAX {
             return Some(format!("{running} jobs run"));
         }
+        if let Some(what) = self.out_of_balance() {
+            return Some(what);
+        }
         let documents = self.documents.iter();
         documents
             .filter_map(|(id, document)| Some(format!("{id} {}", document.out_of_bounds()?)))
             .next()
+    }
+
+    /// What was taken and is nobody's, or waits for what cannot come.
+    fn out_of_balance(&self) -> Option<String> {
+        if self.retry_at_ms.is_none() && !(self.faulted.is_empty() && self.unlisted.is_empty()) {
+            return Some("something is to be tried again, at no time".into());
+        }
+        let overtaken = self.jobs.overtaken.iter();
+        if let Some(ticket) = overtaken
+            .copied()
+            .find(|ticket| !self.tickets.is_open(*ticket))
+        {
+            return Some(format!("job {} was overtaken, and is over", ticket.0));
+        }
+        let has_job = |id: &DocumentId| self.documents.get(id).is_some_and(|it| it.has_job());
+        if let Some(id) = self.jobs.running.iter().find(|id| !has_job(id)) {
+            return Some(format!("{id} has a place, and no job"));
+        }
+        let documents = self.documents.iter();
+        documents
+            .filter_map(|(id, document)| Some(format!("{id} {}", self.unbalanced(*id, document)?)))
+            .next()
+            .or_else(|| {
+                let peers = self.peers.iter();
+                peers
+                    .filter_map(|(id, peer)| {
+                        Some(format!("{id} {}", self.unbalanced_peer(*id, peer)?))
+                    })
+                    .next()
+            })
+    }
+
+    fn unbalanced(&self, id: DocumentId, document: &Document) -> Option<String> {
+        let knows = |connection: &ConnectionId| {
+            let peer = self.peers.get(connection);
+            peer.is_some_and(|peer| peer.documents.contains(&id))
+        };
+        if let Some(gone) = document.connections().find(|peer| !knows(peer)) {
+            return Some(format!("has {gone}, which is gone"));
+        }
+        let compaction = &self.settings.compaction;
+        document.out_of_balance(&Prospects {
+            has_place: self.jobs.running.contains(&id),
+            waits_for_place: self.jobs.waiting.contains_key(&id),
+            is_retried: self.faulted.contains(&id),
+            wakes: self.wakes.iter().any(|(_, other)| *other == id),
+            threshold: compaction.threshold_bytes(document.snapshot_bytes()),
+        })
+    }
+
+    fn unbalanced_peer(&self, connection: ConnectionId, peer: &Peer) -> Option<String> {
+        if let Some(what) = peer.out_of_balance() {
+            return Some(what.into());
+        }
+        let document = |id: &DocumentId| self.documents.get(id);
+        let reads = |id: &DocumentId| document(id).is_some_and(|it| it.may_read_for(connection));
+        let is_known = |id: &DocumentId| {
+            document(id).is_some_and(|it| it.connections().any(|other| other == connection))
+        };
+        if let Some(id) = peer.documents_read().find(|id| !reads(id)) {
+            Some(format!("counts {id} as being read for it"))
+        } else {
+            let unknown = peer.documents.iter().find(|id| !is_known(id));
+            unknown.map(|id| format!("has {id} open, where it is not known"))
+        }
     }
 }
 
@@ -470,6 +540,9 @@ impl Turn<'_> {
         connection: ConnectionId,
         list: &[(DocumentId, Vec<ChangeHash>)],
     ) {
+        if !self.engine.peers.contains_key(&connection) {
+            return;
+        }
         for (id, _) in list.iter().filter(|(_, heads)| !heads.is_empty()) {
             self.announce(connection, *id);
         }
@@ -479,7 +552,8 @@ impl Turn<'_> {
     }
 
     fn announce(&mut self, connection: ConnectionId, id: DocumentId) {
-        if self.open_document(connection, id).is_ok() {
+        if self.engine.peers.contains_key(&connection) && self.open_document(connection, id).is_ok()
+        {
             self.with_document(id, |document, outlet| document.announce(connection, outlet));
         }
     }

@@ -37,6 +37,12 @@ impl Tickets {
         ticket
     }
 
+    /// Whether it has not been answered.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn is_open(&self, ticket: Ticket) -> bool {
+        self.open.contains_key(&ticket)
+    }
+
     /// Who asked; a ticket is answered once.
     pub(crate) fn redeem(&mut self, ticket: Ticket) -> Option<Asker> {
         self.open.remove(&ticket)
@@ -176,6 +182,12 @@ impl Outlet<'_> {
     ) -> Ticket {
         self.joins_reading(connection, document, bytes);
         self.read(document, what)
+    }
+
+    /// Whether nothing is being read for a connection, and it may be sent something.
+    pub(crate) fn reads_nothing_for(&self, connection: ConnectionId) -> bool {
+        let peer = self.peers.get(&connection);
+        peer.is_some_and(|peer| peer.reads_nothing() && !peer.congested)
     }
 
     /// What is being read of a document for another connection is for this one too.

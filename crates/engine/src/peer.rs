@@ -101,11 +101,34 @@ impl Peer {
         regranted.or_else(news).or_else(stored)
     }
 
+    /// What it was given too much or too little of, in words.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn out_of_balance(&self) -> Option<&'static str> {
+        if self.reading.values().sum::<u64>() != self.reading_bytes {
+            Some("counts what is being read for it wrong")
+        } else if !self.has_enough() && !self.held_back.is_empty() {
+            Some("has something held back, and room for it")
+        } else {
+            None
+        }
+    }
+
+    /// The documents that are being read for it.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn documents_read(&self) -> impl Iterator<Item = &DocumentId> {
+        self.reading.keys()
+    }
+
     /// So many bytes of a document are being read for it.
     pub(crate) fn reads(&mut self, document: DocumentId, bytes: u64) {
         self.has_read(document);
         self.reading.insert(document, bytes);
         self.reading_bytes += bytes;
+    }
+
+    /// Whether nothing is being read for it.
+    pub(crate) fn reads_nothing(&self) -> bool {
+        self.reading.is_empty()
     }
 
     /// What was being read of a document is there.

@@ -40,8 +40,6 @@ pub enum Bug {
     TakesASnapshotForAChunk,
     /// A session that may write from now on is not asked for what it has sent before.
     AsksForNothingWhenASessionMayWrite,
-    /// A graph stays for as long as there is a peer that has not said what it has.
-    KeepsGraphsForWhoSaysLittle,
     /// A document whose job was overtaken keeps its place among those that have one.
     KeepsThePlaceOfAnOvertakenJob,
     /// What happens depends on what happened in another run.

@@ -139,12 +139,6 @@ pub const ALL: &[Planted] = &[
         &[Checker::Convergent],
     ),
     planted(
-        "keeps-graphs-for-who-says-little",
-        Bug::KeepsGraphsForWhoSaysLittle,
-        0,
-        &[Checker::Bounded],
-    ),
-    planted(
         "keeps-the-place-of-an-overtaken-job",
         Bug::KeepsThePlaceOfAnOvertakenJob,
         92,

@@ -101,6 +101,14 @@ impl Document {
     }
 
     fn loaded(&mut self, answer: Result<Answer, Fault>, outlet: &mut Outlet<'_>) {
+        for connection in self
+            .peers
+            .keys()
+            .copied()
+            .filter(|peer| !self.reads_for(*peer))
+        {
+            outlet.has_read_for(connection, self.id);
+        }
         match answer {
             Ok(Answer::Meta(meta)) => {
                 self.adopt(meta);
@@ -141,6 +149,15 @@ impl Document {
             self.respond(connection, vec![], outlet);
         }
         self.consider_job(outlet);
+    }
+
+    /// Whether chunks of it are being read for a connection.
+    pub(super) fn reads_for(&self, connection: ConnectionId) -> bool {
+        let whole = self.whole.as_ref();
+        self.parts
+            .iter()
+            .any(|(_, part)| part.connection == connection)
+            || whole.is_some_and(|(_, readers)| readers.contains(&connection))
     }
 
     /// Those who watched our storage before it was known what lies there.

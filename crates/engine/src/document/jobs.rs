@@ -99,6 +99,22 @@ impl RunningJob {
             )
     }
 
+    #[cfg(feature = "simulator")]
+    pub(super) fn is_wished(&self) -> bool {
+        matches!(self.stage, Stage::Wished)
+    }
+
+    #[cfg(feature = "simulator")]
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(self.stage, Stage::Queued)
+    }
+
+    /// Whether its document must count among those that have a job.
+    #[cfg(feature = "simulator")]
+    pub(super) fn needs_place(&self) -> bool {
+        !matches!(self.stage, Stage::Wished | Stage::Quarantining(..))
+    }
+
     fn ticket(&self) -> Option<Ticket> {
         match &self.stage {
             Stage::Reading(ticket)
@@ -516,6 +532,8 @@ impl Document {
                 .wishes
                 .push(Wish::Refuse(*connection, Refusal::UnloadableDocument));
         }
+        // nor is anything taken that they have sent meanwhile
+        self.queue.forget_changes();
         self.job_over(outlet);
     }
 
@@ -546,6 +564,7 @@ impl Document {
         self.job = None;
         outlet.wishes.push(Wish::JobOver);
         self.work_off(outlet);
+        self.settle_requests(outlet);
         // what was written meanwhile asked for no job, as there was one
         self.consider_job(outlet);
     }

@@ -6,8 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     effect::Refusal,
+    excerpt::Excerpt,
     ids::ConnectionId,
     limits::{QUEUED_BYTES_MAX, QUEUED_IN_ALL_BYTES_MAX, QUEUED_MESSAGE_BYTES},
+    message::SyncMessage,
     planted::{Bug, is_planted},
     wire::SyncKind,
 };
@@ -85,6 +87,17 @@ impl Queue {
     pub(super) fn put_back(&mut self, message: Queued) {
         self.count(&message);
         self.messages.push_front(message);
+    }
+
+    /// Forgets the messages that bring changes.
+    pub(super) fn forget_changes(&mut self) {
+        let waiting: Vec<_> = std::iter::from_fn(|| self.pop()).collect();
+        for message in waiting.into_iter().rev() {
+            let parsed = SyncMessage::parse(Excerpt::all(&message.data));
+            if parsed.is_ok_and(|parsed| parsed.changes.is_empty()) {
+                self.put_back(message);
+            }
+        }
     }
 
     /// Forgets the messages of a connection.

@@ -34,8 +34,9 @@ impl Document {
             return Ok(Step::Wait);
         }
         match self.state {
-            State::New if message.wants_everything() => {
-                // one question to the disk, not two
+            State::New if message.wants_everything() && outlet.reads_nothing_for(connection) => {
+                // one question to the disk, not two; but nobody knows yet how long the answer is
+                outlet.joins_reading(connection, self.id, 1);
                 self.load(
                     ReadWhat::Chunks {
                         from: 0,

@@ -128,7 +128,12 @@ impl Document {
                     self.send(connection, &heads, vec![], &[], outlet);
                 }
             }
-            State::New | State::Loading(_) => {
+            State::New => {
+                // it could not be read, and nobody else may ask for it
+                self.untold.insert(connection);
+                outlet.wishes.push(Wish::Retry);
+            }
+            State::Loading(_) => {
                 self.untold.insert(connection);
             }
         }
@@ -142,6 +147,11 @@ impl Document {
         let heads = Arc::clone(hot.graph.durable_heads());
         let need = hot.need_of(peer, outlet.authorise(connection, Need::Write));
         let durable = hot.graph.durable();
+        let is_nothing = nodes.is_empty() && need.is_empty() && heads.is_empty();
+        if is_nothing && peer.request != Request::None {
+            // it is answered once it is known that there is none
+            return;
+        }
         if nodes.is_empty() && peer.was_told(&heads) && need == peer.asked {
             peer.advance(durable);
             return;
@@ -346,10 +356,10 @@ impl Document {
     ///
     /// Source: Automerge sync protocol, "sync reset".
     pub(crate) fn ask_again(&mut self, outlet: &mut Outlet<'_>) {
-        if matches!(self.state, State::New) && !self.announced_to().is_empty() {
-            // it could not be read when it was to be announced
+        let is_awaited = !self.untold.is_empty() || !self.announced_to().is_empty();
+        if matches!(self.state, State::New) && is_awaited {
+            // it could not be read when somebody was to be told of it
             self.load(ReadWhat::Meta, outlet);
-            return;
         }
         self.store_owed_quarantine(outlet);
         // those that had found their place when a write failed, and whom nobody sends again
@@ -366,7 +376,14 @@ impl Document {
             .filter(|(_, peer)| peer.must_resend)
             .map(|(id, _)| *id)
             .collect();
-        let waiting: Vec<_> = waiting.into_iter().filter(|id| may_write(*id)).collect();
+        let (waiting, in_vain): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|id| may_write(*id));
+        for connection in in_vain {
+            // it is asked once its session may write
+            if let Some(peer) = self.peers.get_mut(&connection) {
+                peer.must_resend = false;
+            }
+        }
         let nothing = Heads::default();
         for connection in waiting {
             let Some(peer) = self.peers.get_mut(&connection) else {
