@@ -4,10 +4,12 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::{Read as _, Seek, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::Path,
+    process,
 };
 
 use engine::{
@@ -397,9 +399,18 @@ fn a_session_is_seen_by_another_process_and_revoked_by_it() {
 
 /// The locks that this process holds on a file, as the kernel counts them. Source: proc_locks(5).
 fn locks_on(path: &Path) -> usize {
-    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
+    let file = format!(":{}", fs::metadata(path).unwrap().ino());
+    let ours = process::id().to_string();
     let locks = fs::read_to_string("/proc/locks").unwrap();
-    locks.lines().filter(|line| line.contains(&inode)).count()
+    let held = locks.lines().filter_map(|line| {
+        // behind the number: kind, how strict, read or write, process, device and inode, from, to
+        let fields: Vec<_> = line.split_whitespace().skip(1).collect();
+        let is_ours = fields.get(3) == Some(&ours.as_str());
+        let is_on_it = fields.get(4).is_some_and(|inode| inode.ends_with(&file));
+        (is_ours && is_on_it).then(|| fields.join(" "))
+    });
+    // it is read in parts, between which others come and go: a lock may be there twice, with another number
+    held.collect::<BTreeSet<_>>().len()
 }
 
 #[test]
