@@ -7,9 +7,9 @@
 
 mod world;
 
-use automerge::sync::SyncDoc;
+use automerge::sync::{State, SyncDoc};
 use engine::{
-    Access, Announce, Input, Settings, WorkOutcome,
+    Access, Announce, ConnectionId, Input, Settings, WorkOutcome,
     limits::READING_BYTES_MAX,
     storage::{DocumentMeta, Fault, ReadWhat, WriteAction},
 };
@@ -38,7 +38,7 @@ fn pass_minutes(world: &mut World, minutes: usize) {
     }
 }
 
-fn kinds(world: &mut World, connection: engine::ConnectionId) -> Vec<String> {
+fn kinds(world: &mut World, connection: ConnectionId) -> Vec<String> {
     std::iter::from_fn(|| world.take(connection))
         .map(|frame| frame.kind)
         .collect()
@@ -240,53 +240,65 @@ fn a_graph_is_not_kept_for_who_may_only_read_and_has_edits_of_its_own() {
 
 const WISH: [u8; 10] = [0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84];
 
-/// A device asks for a document that another one seems to have; that one brings only a change that depends on others, and
-/// goes.
-#[test]
-fn who_waits_for_a_document_hears_that_there_is_none_although_an_orphan_came_meanwhile() {
-    for with_orphan in [false, true] {
+/// A device that tells of a document's heads, and one that asks for that document and waits for what the first will bring.
+struct Waiting {
+    world: World,
+    writer: Client,
+    bringer: ConnectionId,
+    asker: ConnectionId,
+}
+
+impl Waiting {
+    fn new() -> Self {
         let mut world = World::new(settings());
         let mut writer = Client::new("writer", document(7));
         writer.edit("one");
         writer.edit("two");
-        let bringer = world.connect("bringer", Access::Write);
-        let asker = world.connect("asker", Access::Write);
+        let [bringer, asker] = ["bringer", "asker"].map(|name| world.connect(name, Access::Write));
+        // neither is new any more
         world.pass_ms(10_000);
-        // it tells of its heads
-        let mut state = automerge::sync::State::new();
-        let message = writer.doc.generate_sync_message(&mut state).unwrap();
-        world.frame(
-            bringer,
-            sync_frame("sync", "bringer", document(7), &message.encode()),
-        );
+        let message = writer.doc.generate_sync_message(&mut State::new()).unwrap();
+        let heads = sync_frame("sync", "bringer", document(7), &message.encode());
+        world.frame(bringer, heads);
         world.settle();
         world.frame(asker, sync_frame("request", "asker", document(7), &WISH));
         world.settle();
-        assert_eq!(
-            kinds(&mut world, asker),
-            [""; 0],
-            "it waits for the other one"
-        );
-        if with_orphan {
-            let last = writer
-                .doc
-                .get_last_local_change()
-                .unwrap()
-                .raw_bytes()
-                .to_vec();
-            world.frame(
-                bringer,
-                sync_frame("sync", "bringer", document(7), &message_of(&[last])),
-            );
-            world.settle();
+        assert_eq!(kinds(&mut world, asker), [""; 0], "it waits");
+        Self {
+            world,
+            writer,
+            bringer,
+            asker,
         }
-        world.disconnect(bringer);
-        pass_minutes(&mut world, 5);
-        let kinds = kinds(&mut world, asker);
+    }
+
+    fn bring(&mut self, chunk: Vec<u8>) {
+        let frame = sync_frame("sync", "bringer", document(7), &message_of(&[chunk]));
+        self.world.frame(self.bringer, frame);
+    }
+
+    fn assert_told_that_there_is_none(&mut self, case: &str) {
+        pass_minutes(&mut self.world, 5);
+        let kinds = kinds(&mut self.world, self.asker);
         assert!(
             kinds.contains(&"doc-unavailable".to_owned()),
-            "with an orphan: {with_orphan}: {kinds:?}"
+            "{case}: {kinds:?}"
         );
+    }
+}
+
+#[test]
+fn who_waits_for_a_document_hears_that_there_is_none_although_an_orphan_came_meanwhile() {
+    for with_orphan in [false, true] {
+        let mut it = Waiting::new();
+        if with_orphan {
+            let last = it.writer.doc.get_last_local_change().unwrap();
+            let last = last.raw_bytes().to_vec();
+            it.bring(last);
+            it.world.settle();
+        }
+        it.world.disconnect(it.bringer);
+        it.assert_told_that_there_is_none(&format!("with an orphan: {with_orphan}"));
     }
 }
 
@@ -294,53 +306,25 @@ fn who_waits_for_a_document_hears_that_there_is_none_although_an_orphan_came_mea
 fn who_waits_for_a_document_hears_that_there_is_none_although_its_time_came_while_a_snapshot_was_stored()
  {
     for time_comes_then in [false, true] {
-        let mut world = World::new(settings());
-        let mut pusher = Client::new("pusher", document(7));
-        pusher.edit("one");
-        pusher.edit("two");
-        let bringer = world.connect("pusher", Access::Write);
-        let asker = world.connect("asker", Access::Write);
-        world.pass_ms(10_000);
-        let mut state = automerge::sync::State::new();
-        let message = pusher.doc.generate_sync_message(&mut state).unwrap();
-        world.frame(
-            bringer,
-            sync_frame("sync", "pusher", document(7), &message.encode()),
-        );
-        world.settle();
-        world.frame(asker, sync_frame("request", "asker", document(7), &WISH));
-        world.settle();
+        let mut it = Waiting::new();
         // a bundle, which the worker puts together with what is there, which is nothing
-        let all = pusher.doc.get_changes(&[]);
-        let bundle = pusher
-            .doc
-            .bundle(all.iter().map(|change| change.hash()))
-            .unwrap()
-            .bytes()
-            .to_vec();
-        world.frame(
-            bringer,
-            sync_frame("sync", "pusher", document(7), &message_of(&[bundle])),
-        );
-        world.store_some(usize::MAX);
-        world.work_one();
-        let Some((_, Request::Write(write))) = world.asked.front() else {
-            panic!("{:?}", world.asked)
+        let all = it.writer.doc.get_changes(&[]);
+        let bundle = it.writer.doc.bundle(all.iter().map(|change| change.hash()));
+        it.bring(bundle.unwrap().bytes().to_vec());
+        it.world.store_some(usize::MAX);
+        it.world.work_one();
+        let Some((_, Request::Write(write))) = it.world.asked.front() else {
+            panic!("{:?}", it.world.asked)
         };
         assert!(matches!(write.action, WriteAction::Replace { .. }));
         if time_comes_then {
-            world.pass_ms(3_000);
+            it.world.pass_ms(3_000);
         }
-        world.fault = Some(Fault::Full);
-        world.store_some(usize::MAX);
-        world.fault = None;
+        it.world.fault = Some(Fault::Full);
+        it.world.store_some(usize::MAX);
+        it.world.fault = None;
         // it has been asked to send again, and does not
-        pass_minutes(&mut world, 5);
-        let kinds = kinds(&mut world, asker);
-        assert!(
-            kinds.contains(&"doc-unavailable".to_owned()),
-            "its time came then: {time_comes_then}: {kinds:?}"
-        );
+        it.assert_told_that_there_is_none(&format!("its time came then: {time_comes_then}"));
     }
 }
 
