@@ -16,7 +16,8 @@ use engine::{
 };
 use minicbor::Encoder;
 use world::{
-    Client, World, document, frame, in_step, join_frame, settings, sync_frame, talk, watch_frame,
+    Client, World, document, frame, in_step, join_frame, message_of, pushed, settings, sync_frame,
+    talk, watch_frame,
 };
 
 fn open(world: &mut World, connection: u64) -> ConnectionId {
@@ -26,24 +27,6 @@ fn open(world: &mut World, connection: u64) -> ConnectionId {
         access: Access::Write,
     });
     connection
-}
-
-/// A client whose document is on the server already.
-fn pushed(world: &mut World, name: &str) -> Client {
-    let mut client = Client::new(name, document(7));
-    client.edit("one");
-    client.connect(world);
-    talk(world, std::slice::from_mut(&mut client));
-    assert_eq!(world.store.heads(document(7)), client.heads());
-    client
-}
-
-/// A sync message of one change and nothing else.
-fn message_with(change: &[u8]) -> Vec<u8> {
-    assert!(change.len() < 0x80, "its length takes one byte");
-    let mut message = vec![0x42, 0, 0, 0, 1, u8::try_from(change.len()).unwrap()];
-    message.extend(change);
-    message
 }
 
 #[test]
@@ -271,84 +254,6 @@ fn two_connections_with_one_peer_id_both_keep_their_service() {
     }
 }
 
-#[test]
-fn a_read_only_session_reads_and_what_it_sends_is_stored_nowhere() {
-    let mut world = World::new(settings());
-    let writer = pushed(&mut world, "writer");
-    let before = world.store.heads(document(7));
-    let mut reader = Client::new("reader", document(7));
-    reader.connect_as(&mut world, Access::Read);
-    let mut clients = [writer, reader];
-    talk(&mut world, &mut clients);
-    assert_eq!(clients[1].value().as_deref(), Some("one"));
-    assert!(
-        clients[1].state.peer_read_only,
-        "it was told that we take nothing"
-    );
-    clients[1].edit("not allowed");
-    clients[1].send(&mut world);
-    // and one that does not know the flag sends its changes all the same
-    let changes = clients[1].doc.get_changes(&[]);
-    let message = message_with(changes.last().unwrap().raw_bytes());
-    let connection = clients[1].connection.unwrap();
-    world.frame(
-        connection,
-        sync_frame("sync", "reader", document(7), &message),
-    );
-    talk(&mut world, &mut clients);
-    assert_eq!(world.store.heads(document(7)), before);
-    assert_eq!(clients[0].value().as_deref(), Some("one"));
-    assert!(!world.closed.contains_key(&connection));
-}
-
-#[test]
-fn a_session_that_may_write_again_is_asked_for_what_it_kept() {
-    let mut world = World::new(settings());
-    let writer = pushed(&mut world, "writer");
-    let mut reader = Client::new("reader", document(7));
-    reader.connect_as(&mut world, Access::Read);
-    let mut clients = [writer, reader];
-    talk(&mut world, &mut clients);
-    clients[1].edit("later");
-    clients[1].send(&mut world);
-    talk(&mut world, &mut clients);
-    let connection = clients[1].connection.unwrap();
-    world.input(Input::AccessChanged {
-        connection,
-        access: Some(Access::Write),
-    });
-    clients[0].edit("goes on");
-    clients[0].send(&mut world);
-    talk(&mut world, &mut clients);
-    assert_eq!(clients[0].heads(), clients[1].heads());
-}
-
-#[test]
-fn a_revoked_session_is_closed_and_hears_nothing_more() {
-    let mut world = World::new(settings());
-    let writer = pushed(&mut world, "writer");
-    let mut reader = Client::new("reader", document(7));
-    reader.connect(&mut world);
-    let mut clients = [writer, reader];
-    talk(&mut world, &mut clients);
-    let connection = clients[1].connection.unwrap();
-    world.input(Input::AccessChanged {
-        connection,
-        access: None,
-    });
-    assert_eq!(world.closed.get(&connection), Some(&Refusal::SessionEnded));
-    world.sent.remove(&connection);
-    clients[0].edit("secret");
-    clients[0].send(&mut world);
-    talk(&mut world, &mut clients[..1]);
-    assert!(
-        world
-            .sent
-            .get(&connection)
-            .is_none_or(|frames| frames.is_empty())
-    );
-}
-
 fn ephemeral(sender: &str, count: u64) -> Bytes {
     ephemeral_of(sender, count, &[1, 2, 3])
 }
@@ -541,7 +446,7 @@ fn messages_made_to_hurt_close_their_socket_and_leave_the_document_alone() {
         all
     };
     let before = stored(&world);
-    let mut bad_checksum = message_with(client.doc.get_changes(&[])[0].raw_bytes());
+    let mut bad_checksum = message_of(&[client.doc.get_changes(&[])[0].raw_bytes()]);
     *bad_checksum.last_mut().unwrap() ^= 1;
     let hostile: [(&[u8], Refusal); 5] = [
         (&[0x17; 200], Refusal::MalformedSync),
@@ -584,7 +489,7 @@ fn a_second_change_with_an_actors_sequence_number_is_refused() {
     };
     assert_eq!(common.hash(), honest.doc.get_changes(&[])[0].hash());
     let connection = world.connect("twin", Access::Write);
-    let message = message_with(second.raw_bytes());
+    let message = message_of(&[second.raw_bytes()]);
     world.frame(
         connection,
         sync_frame("sync", "twin", document(7), &message),
@@ -751,7 +656,7 @@ fn a_document_of_which_only_orphans_are_stored_is_not_there() {
     writer.edit("two");
     let second = writer.doc.get_changes(&[])[1].clone();
     let connection = world.connect("writer", Access::Write);
-    let message = message_with(second.raw_bytes());
+    let message = message_of(&[second.raw_bytes()]);
     world.frame(
         connection,
         sync_frame("sync", "writer", document(7), &message),
@@ -836,71 +741,4 @@ fn a_list_of_documents_that_could_not_be_read_leaves_nobody_without_announcement
 #[test]
 fn a_document_that_could_not_be_read_for_an_announcement_is_announced_later() {
     assert!(is_announced_though_reading_failed_after(1));
-}
-
-#[test]
-fn a_session_that_may_write_later_is_asked_again_for_what_it_had_sent() {
-    let mut world = World::new(settings());
-    let [writer, mut reader] = in_step(&mut world);
-    // it is told that it may only read when it has sent an edit already
-    let connection = reader.connection.unwrap();
-    world.input(Input::AccessChanged {
-        connection,
-        access: Some(Access::Read),
-    });
-    reader.edit("kept");
-    reader.send(&mut world);
-    let mut clients = [writer, reader];
-    talk(&mut world, &mut clients);
-    world.input(Input::AccessChanged {
-        connection,
-        access: Some(Access::Write),
-    });
-    clients[1].edit("and another");
-    clients[1].send(&mut world);
-    clients[0].edit("others go on");
-    clients[0].send(&mut world);
-    talk(&mut world, &mut clients);
-    assert_eq!(world.store.heads(document(7)), clients[1].heads());
-    assert_eq!(clients[0].heads(), clients[1].heads());
-}
-
-#[test]
-fn a_session_that_may_write_is_asked_at_once_for_what_it_kept() {
-    let mut world = World::new(settings());
-    let [writer, mut reader] = in_step(&mut world);
-    reader.disconnect(&mut world);
-    reader.connect_as(&mut world, Access::Read);
-    talk(&mut world, std::slice::from_mut(&mut reader));
-    reader.edit("kept");
-    reader.send(&mut world);
-    talk(&mut world, std::slice::from_mut(&mut reader));
-    let connection = reader.connection.unwrap();
-    world.input(Input::AccessChanged {
-        connection,
-        access: Some(Access::Write),
-    });
-    let mut clients = [writer, reader];
-    talk(&mut world, &mut clients);
-    assert_eq!(world.store.heads(document(7)), clients[1].heads());
-}
-
-#[test]
-fn a_session_that_may_only_read_from_now_on_is_told_so() {
-    let mut world = World::new(settings());
-    let [_writer, reader] = in_step(&mut world);
-    let connection = reader.connection.unwrap();
-    while world.take(connection).is_some() {}
-    world.input(Input::AccessChanged {
-        connection,
-        access: Some(Access::Read),
-    });
-    world.settle();
-    let told = world.take(connection);
-    assert!(told.is_some_and(|f| {
-        f.sync_message()
-            .flags
-            .unwrap()
-            .contains(automerge::sync::MessageFlags::READ_ONLY)
-    }));
 }

@@ -368,6 +368,16 @@ pub fn talk(world: &mut World, clients: &mut [Client]) {
     panic!("they talk for ever");
 }
 
+/// A client whose document is on the server already.
+pub fn pushed(world: &mut World, name: &str) -> Client {
+    let mut client = Client::new(name, document(7));
+    client.edit("one");
+    client.connect(world);
+    talk(world, std::slice::from_mut(&mut client));
+    assert_eq!(world.store.heads(document(7)), client.heads());
+    client
+}
+
 /// A writer and a reader of one document, in step, its graph in memory.
 pub fn in_step(world: &mut World) -> [Client; 2] {
     let mut writer = Client::new("writer", document(7));
