@@ -9,7 +9,9 @@ mod world;
 
 use automerge::sync::MessageFlags;
 use engine::{Access, Input, Refusal};
-use world::{Client, World, document, in_step, message_of, pushed, settings, sync_frame, talk};
+use world::{
+    Client, Dice, World, document, in_step, message_of, pushed, settings, sync_frame, talk, write,
+};
 
 #[test]
 fn a_read_only_session_reads_and_what_it_sends_is_stored_nowhere() {
@@ -154,4 +156,73 @@ fn a_revoked_session_is_closed_and_hears_nothing_more() {
             .get(&connection)
             .is_none_or(|frames| frames.is_empty())
     );
+}
+
+/// It asked for the document, heard that there is none, and began it.
+#[test]
+fn a_session_that_may_write_is_asked_for_a_document_that_it_has_begun_while_it_might_not() {
+    let mut world = World::new(settings());
+    let mut reader = Client::new("reader", document(7));
+    reader.connect_as(&mut world, Access::Read);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    assert!(reader.unavailable);
+    reader.edit("begun");
+    reader.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    assert!(
+        reader.state.peer_read_only,
+        "it was told that we take nothing"
+    );
+    assert_eq!(world.store.heads(document(7)), []);
+
+    world.input(Input::AccessChanged {
+        connection: reader.connection.unwrap(),
+        access: Some(Access::Write),
+    });
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    assert_eq!(world.store.heads(document(7)), reader.heads());
+}
+
+/// What it had sent was not looked at. Then what it lacked was read from chunks whose place a snapshot took meanwhile, and
+/// as its socket was full again, it was to be told of the heads anew.
+#[test]
+fn a_session_that_may_write_is_asked_for_what_it_kept_also_if_all_was_to_be_sent_to_it_anew() {
+    let mut world = World::new(settings());
+    let [mut writer, mut reader] = in_step(&mut world);
+    let connection = reader.connection.unwrap();
+    let may = |access| Input::AccessChanged {
+        connection,
+        access: Some(access),
+    };
+    world.input(may(Access::Read));
+    reader.edit("kept");
+    reader.send(&mut world);
+    talk(&mut world, std::slice::from_mut(&mut reader));
+    world.input(Input::Congested { connection });
+    let mut dice = Dice(1);
+    for _ in 0..4 {
+        let text: String = (0..9_000)
+            .map(|_| format!("{:016x}", dice.roll()))
+            .collect();
+        write(&mut world, &mut writer, &text);
+    }
+    world.input(Input::Drained { connection });
+    assert_eq!(world.asked.len(), 1, "more than is kept in memory");
+    world.pass_ms(10_000);
+    while world.asked.len() > 1 || !world.jobs.is_empty() {
+        world.work_one();
+        if world.asked.len() > 1 {
+            let done = world.do_at(1);
+            world.input(Input::Answered(vec![done]));
+        }
+    }
+    world.input(Input::Congested { connection });
+    world.store_some(1);
+    world.input(may(Access::Write));
+    world.input(Input::Drained { connection });
+
+    let mut clients = [writer, reader];
+    talk(&mut world, &mut clients);
+    assert_eq!(world.store.heads(document(7)), clients[1].heads());
+    assert_eq!(clients[0].heads(), clients[1].heads());
 }

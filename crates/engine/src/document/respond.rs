@@ -59,7 +59,8 @@ impl Document {
         let Some(peer) = self.peers.get_mut(&connection) else {
             return;
         };
-        if peer.told.is_none() || is_planted(Bug::AsksForNothingWhenASessionMayWrite) {
+        let is_new = peer.told.is_none() && !peer.has_announced();
+        if is_new || is_planted(Bug::AsksForNothingWhenASessionMayWrite) {
             // it is told with the first that it is sent
         } else if may_write {
             peer.must_resend = true;
@@ -148,8 +149,8 @@ impl Document {
         let need = hot.need_of(peer, outlet.authorise(connection, Need::Write));
         let durable = hot.graph.durable();
         let is_nothing = nodes.is_empty() && need.is_empty() && heads.is_empty();
-        if is_nothing && peer.request != Request::None {
-            // it is answered once it is known that there is none
+        if is_nothing && peer.request != Request::None && !peer.has_announced() {
+            // it is answered once it is known that there is none; one that may not write what it has is told that
             return;
         }
         if nodes.is_empty() && peer.was_told(&heads) && need == peer.asked {
