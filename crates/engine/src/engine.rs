@@ -14,7 +14,7 @@ use crate::{
     effect::{Effect, Input, Refusal, WorkOutcome},
     excerpt::Excerpt,
     ids::{ChangeHash, ConnectionId, DocumentId, Ticket},
-    limits::{CATCH_UP_BYTES_MAX, JOBS_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
+    limits::{CATCH_UP_BYTES_MAX, JOBS_MAX, LISTED_MAX, SUBSCRIPTIONS_MAX, WATCHED_STORAGES_MAX},
     names::Names,
     outlet::{Asker, Newcomers, Outlet, Tickets, Wish},
     peer::{Owed, Peer},
@@ -31,8 +31,6 @@ const PATIENCE_MS: u64 = 3_000;
 const SWEEP_MS: u64 = 2_000;
 /// First and longest time, in milliseconds, until changes that could not be stored are asked for again.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
-/// How many documents are listed at a time, to announce them.
-const LIST_LIMIT: usize = 1_000;
 
 /// The engine of one group.
 pub struct Engine {
@@ -290,7 +288,7 @@ impl Turn<'_> {
         self.effects.push(Effect::Send { connection, frame });
         if settings.announce == Announce::All {
             self.outlet()
-                .list(connection, DocumentId::from_bytes([0; 16]), LIST_LIMIT);
+                .list(connection, DocumentId::from_bytes([0; 16]), LISTED_MAX);
         }
         Ok(())
     }
@@ -460,8 +458,8 @@ impl Turn<'_> {
         for (id, _) in list.iter().filter(|(_, heads)| !heads.is_empty()) {
             self.announce(connection, *id);
         }
-        if let Some((last, _)) = list.last().filter(|_| list.len() == LIST_LIMIT) {
-            self.outlet().list(connection, *last, LIST_LIMIT);
+        if let Some((last, _)) = list.last().filter(|_| list.len() == LISTED_MAX) {
+            self.outlet().list(connection, *last, LISTED_MAX);
         }
     }
 
@@ -498,7 +496,7 @@ impl Turn<'_> {
             for connection in std::mem::take(&mut self.engine.unlisted) {
                 if self.engine.peers.contains_key(&connection) {
                     self.outlet()
-                        .list(connection, DocumentId::from_bytes([0; 16]), LIST_LIMIT);
+                        .list(connection, DocumentId::from_bytes([0; 16]), LISTED_MAX);
                 }
             }
         }

@@ -28,7 +28,7 @@ pub const HASHES_MAX: usize = 100_000;
 
 /// Most heads of a document: branches that nothing has merged yet (people have a handful). They are in every message
 /// about the document. More closes the socket.
-pub const HEADS_MAX: usize = 10_000;
+pub const HEADS_MAX: usize = bound(10_000, 16);
 
 /// Most `have` entries in a sync message (clients send one); more closes the socket.
 pub const HAVES_MAX: usize = 16;
@@ -51,6 +51,9 @@ pub const ORPHAN_BYTES_MAX: usize = bound(32 << 20, 8 << 10);
 
 /// Most documents one connection may have open; one more closes the socket.
 pub const SUBSCRIPTIONS_MAX: usize = bound(200_000, 6);
+
+/// How many documents of a group are listed at a time, to announce them.
+pub const LISTED_MAX: usize = bound(1_000, 2);
 
 /// Most bytes of messages that wait for one document to be loaded; a message more closes its socket.
 pub const QUEUED_BYTES_MAX: usize = bound(128 << 20, 256 << 10);

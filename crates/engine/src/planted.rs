@@ -42,6 +42,12 @@ pub enum Bug {
     AsksForNothingWhenASessionMayWrite,
     /// A document whose job was overtaken keeps its place among those that have one.
     KeepsThePlaceOfAnOvertakenJob,
+    /// Who watches what is stored hears of changes that are on their way to the disk.
+    TellsWatchersBeforeTheCommit,
+    /// Who watches what is stored hears nothing of a document that was not in memory when they opened it.
+    ForgetsWhoWatches,
+    /// A whole document that the worker has found not to load stays.
+    KeepsWhatDoesNotLoad,
     /// What happens depends on what happened in another run.
     RemembersOtherRuns,
 }

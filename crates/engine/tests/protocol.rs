@@ -315,7 +315,7 @@ fn who_watches_our_storage_hears_of_heads_once_they_are_on_disk() {
     let head = bs58::encode(client.heads()[0].as_bytes())
         .with_check()
         .into_string();
-    assert_eq!(told.new_head, Some(head));
+    assert_eq!(told.new_heads, [head]);
     client.edit("two");
     client.send(&mut world);
     assert!(world.take(connection).is_none(), "not on disk yet");
@@ -324,11 +324,7 @@ fn who_watches_our_storage_hears_of_heads_once_they_are_on_disk() {
     let head = bs58::encode(client.heads()[0].as_bytes())
         .with_check()
         .into_string();
-    assert!(
-        frames
-            .iter()
-            .any(|frame| frame.new_head.as_ref() == Some(&head))
-    );
+    assert!(frames.iter().any(|frame| frame.new_heads == [&*head]));
 }
 
 #[test]

@@ -14,10 +14,9 @@ use automerge::{
 };
 use bytes::Bytes;
 use engine::{Access, Announce, ChangeHash, Input, Settings, storage::Fault};
-use minicbor::Encoder;
 use world::{
-    Client, Dice, Received, World, document, frame, in_step, message_of, ours, settings,
-    sync_frame, talk, watch_frame, write,
+    Client, Dice, Received, World, document, frame, in_step, message_of, ours, remote_heads_frame,
+    settings, sync_frame, talk, watch_frame, write,
 };
 
 /// Three megabytes that do not deflate; more than one message brings, too.
@@ -197,11 +196,11 @@ fn who_watches_our_storage_no_more_hears_of_no_more_heads() {
     let [mut writer, reader] = in_step(&mut world);
     let connection = reader.connection.unwrap();
     watch(&mut world, &reader, "add");
-    assert!(world.take(connection).unwrap().new_head.is_some());
+    assert!(world.take(connection).unwrap().new_heads.len() == 1);
     watch(&mut world, &reader, "remove");
     write(&mut world, &mut writer, "three");
     let heard: Vec<_> = std::iter::from_fn(|| world.take(connection)).collect();
-    assert!(!heard.is_empty() && heard.iter().all(|frame| frame.new_head.is_none()));
+    assert!(!heard.is_empty() && heard.iter().all(|frame| frame.new_heads.is_empty()));
 }
 
 #[test]
@@ -219,7 +218,7 @@ fn heads_are_written_as_the_clients_generation_reads_them() {
         let connection = old.connection.unwrap();
         while world.take(connection).is_some() {}
         watch(&mut world, &old, "add");
-        let head = world.take(connection).unwrap().new_head.unwrap();
+        let head = world.take(connection).unwrap().new_heads.remove(0);
         let hash = ours(&writer.doc.get_heads()[0]);
         let expected = if in_hex {
             hash.as_bytes()
@@ -536,28 +535,14 @@ fn heads_are_written_as_the_client_writes_them_once_it_has() {
         };
         // that it writes nothing says nothing
         for heads in [&[text.as_str()][..], &[]] {
-            world.frame(connection, remote_heads(heads));
+            world.frame(connection, remote_heads_frame("reader", heads));
         }
         watch(&mut world, &reader, "add");
-        assert_eq!(world.take(connection).unwrap().new_head, Some(text));
+        assert_eq!(world.take(connection).unwrap().new_heads, [text]);
     }
 }
 
 /// What the reader says of the heads in its storage.
-fn remote_heads(heads: &[&str]) -> Bytes {
-    let mut e = Encoder::new(Vec::new());
-    e.map(3).unwrap();
-    e.str("type").unwrap().str("remote-heads-changed").unwrap();
-    e.str("senderId").unwrap().str("reader").unwrap();
-    e.str("newHeads").unwrap().map(1).unwrap();
-    e.str("its storage").unwrap().map(1).unwrap();
-    e.str("heads").unwrap().array(heads.len() as u64).unwrap();
-    for head in heads {
-        e.str(head).unwrap();
-    }
-    e.into_writer().into()
-}
-
 #[test]
 fn a_reader_is_served_although_one_who_waited_with_it_is_gone() {
     let mut world = World::new(settings());

@@ -12,7 +12,7 @@ use engine::{
 };
 
 use crate::{
-    chunks,
+    chunks::{self, unless_it_panics},
     frames::{Received, ours, theirs},
     link::Packet,
     violation::{Checker, Step, Violation},
@@ -27,8 +27,12 @@ pub(crate) struct Book {
     admitted: BTreeSet<(Place, ChangeHash)>,
     /// What is on disk.
     stored: BTreeMap<Place, Automerge>,
-    /// Heads of chunks that no Automerge can load, for as long as the server does not know that.
+    /// Heads of chunks that no Automerge can load, for as long as the engine does not know that they are gone.
     unproven: BTreeMap<Place, BTreeSet<ChangeHash>>,
+    /// Where such a chunk has gone.
+    proven: BTreeSet<Place>,
+    /// Documents of which such a chunk was stored once.
+    were_unloadable: BTreeSet<Place>,
     /// Heads that somebody was told of.
     told: BTreeMap<Place, BTreeSet<ChangeHash>>,
     /// Whole documents whose contents were looked at, by a hash of their bytes.
@@ -73,33 +77,39 @@ impl Book {
         match received.kind.as_str() {
             "sync" => self.check_sync(group, received),
             "ephemeral" => check_ephemeral(group, received),
+            "remote-heads-changed" => {
+                let place = place(group, received)?;
+                self.check_told(place, received.stored_heads())
+            }
             _ => Ok(()),
         }
     }
 
     fn check_sync(&mut self, group: usize, received: &Received) -> Step {
-        let Ok(document) = received.document.parse::<DocumentId>() else {
-            let what = format!("a document called {}", received.document);
-            return Err(Violation::new(Checker::Sound, what));
-        };
-        let place = (group, document);
+        let place = place(group, received)?;
         let message = received.sync_message();
-        let heads: Vec<_> = message.heads.iter().map(ours).collect();
-        for head in &heads {
-            if has(self.stored.get(&place), head) {
-                self.told.entry(place).or_default().insert(*head);
+        self.check_told(place, message.heads.iter().map(ours).collect())?;
+        for bytes in message.changes.iter() {
+            self.check_changes(place, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Heads that somebody is told of are on disk, and are promised from now on.
+    fn check_told(&mut self, place: Place, heads: Vec<ChangeHash>) -> Step {
+        for head in heads {
+            if has(self.stored.get(&place), &head) {
+                self.told.entry(place).or_default().insert(head);
             } else if !self
                 .unproven
                 .get(&place)
-                .is_some_and(|heads| heads.contains(head))
+                .is_some_and(|heads| heads.contains(&head))
             {
+                let (group, document) = place;
                 let what =
                     format!("{document} in group {group}: told of {head}, which is not on disk");
                 return Err(Violation::new(Checker::Durable, what));
             }
-        }
-        for bytes in message.changes.iter() {
-            self.check_changes(place, bytes)?;
         }
         Ok(())
     }
@@ -111,7 +121,7 @@ impl Book {
             return Ok(());
         }
         // what cannot be told from its bytes was pushed so
-        for hash in chunks::hashes(bytes).unwrap_or_default() {
+        for hash in chunks::hashes(bytes) {
             if !self.admitted.contains(&(place, hash)) {
                 let (group, document) = place;
                 let what =
@@ -140,11 +150,11 @@ impl Book {
         let Some(chunk) = chunk else { return Ok(()) };
         self.check_admitted(place, &chunk.bytes)?;
         let doc = self.stored.entry(place).or_default();
-        let loaded = doc.load_incremental(&chunk.bytes);
-        match (loaded, chunk.kind) {
-            (Ok(_), _) => Ok(()),
+        match (load_into(doc, chunk), chunk.kind) {
+            (Ok(()), _) => Ok(()),
             (Err(_), ChunkKind::Pushed) => {
                 self.unproven.entry(place).or_default().extend(heads);
+                self.were_unloadable.insert(place);
                 Ok(())
             }
             (Err(problem), ChunkKind::Tail | ChunkKind::Snapshot) => {
@@ -155,7 +165,7 @@ impl Book {
     }
 
     fn check_admitted(&self, place: Place, bytes: &[u8]) -> Step {
-        for hash in chunks::hashes(bytes).unwrap_or_default() {
+        for hash in chunks::hashes(bytes) {
             if !self.admitted.contains(&(place, hash)) {
                 let (group, document) = place;
                 let what = format!(
@@ -174,11 +184,26 @@ impl Book {
             check_all_there(place, before, &now)?;
         }
         self.stored.insert(place, now);
-        // a chunk that cannot be loaded is told of no more once it is gone
-        if !chunks.iter().any(|chunk| chunk.kind == ChunkKind::Pushed) {
-            self.unproven.remove(&place);
-        }
+        self.note_proven(place, chunks);
         Ok(())
+    }
+
+    /// A chunk that cannot be loaded is told of no more once it is gone.
+    fn note_proven(&mut self, place: Place, chunks: &[StoredChunk]) {
+        let is_gone = !chunks.iter().any(|chunk| chunk.kind == ChunkKind::Pushed);
+        if is_gone && self.unproven.contains_key(&place) {
+            self.proven.insert(place);
+        }
+    }
+
+    /// The engine of a group has heard of all that is on disk.
+    pub(crate) fn note_heard(&mut self, group: usize) {
+        let (heard, unheard) = std::mem::take(&mut self.proven)
+            .into_iter()
+            .partition(|place| place.0 == group);
+        self.proven = unheard;
+        let heard: BTreeSet<Place> = heard;
+        self.unproven.retain(|place, _| !heard.contains(place));
     }
 
     /// Holds what a disk would have after a power cut against what was promised.
@@ -200,7 +225,14 @@ impl Book {
     pub(crate) fn reread(&mut self, place: Place, chunks: &[StoredChunk]) -> Step {
         self.check_promises(place, chunks)?;
         self.stored.insert(place, load(chunks));
+        self.note_proven(place, chunks);
+        self.note_heard(place.0);
         Ok(())
+    }
+
+    /// Whether a chunk of it was stored once that Automerge does not load.
+    pub(crate) fn was_unloadable(&self, place: Place) -> bool {
+        self.were_unloadable.contains(&place)
     }
 
     /// The documents of which anything was stored, or promised.
@@ -242,15 +274,41 @@ fn check_all_there((group, document): Place, before: &Automerge, now: &Automerge
     Ok(())
 }
 
+/// The document that a frame is about.
+fn place(group: usize, received: &Received) -> Result<Place, Violation> {
+    let document = received.document.parse().map_err(|_| {
+        let what = format!("a document called {}", received.document);
+        Violation::new(Checker::Sound, what)
+    })?;
+    Ok((group, document))
+}
+
 /// The document that these chunks make; a pushed one that cannot be loaded makes none.
 fn load(chunks: &[StoredChunk]) -> Automerge {
     let mut doc = Automerge::new();
     for chunk in chunks {
-        if doc.load_incremental(&chunk.bytes).is_err() && chunk.kind != ChunkKind::Pushed {
+        if load_into(&mut doc, chunk).is_err() && chunk.kind != ChunkKind::Pushed {
             break;
         }
     }
     doc
+}
+
+/// Has a document take a chunk. A pushed one may be anything.
+fn load_into(doc: &mut Automerge, chunk: &StoredChunk) -> Result<(), String> {
+    let load = |doc: &mut Automerge| match doc.load_incremental(&chunk.bytes) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(problem.to_string()),
+    };
+    match chunk.kind {
+        ChunkKind::Tail | ChunkKind::Snapshot => load(doc),
+        ChunkKind::Pushed => {
+            let mut with_it = doc.clone();
+            unless_it_panics(|| Some(load(&mut with_it))).unwrap_or(Err("a panic".into()))?;
+            *doc = with_it;
+            Ok(())
+        }
+    }
 }
 
 /// Ephemeral messages say where they were sent.

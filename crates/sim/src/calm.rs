@@ -3,7 +3,7 @@
 
 use automerge::ReadDoc;
 use engine::{
-    Effect, Input,
+    ChangeHash, Effect, Input,
     storage::{Answer, Read, ReadWhat},
 };
 use store::SessionAccess;
@@ -226,13 +226,29 @@ impl World {
         let in_step = copy.heads() == stored
             || (access == Some(SessionAccess::Read) && stored.iter().all(has));
         if in_step {
-            return Ok(());
+            return self.check_heard(number, place, stored);
         }
         let what = format!(
             "device {number} has {:?} of {} in group {}, the disk {stored:?}",
             copy.heads(),
             place.1,
             place.0
+        );
+        Err(Violation::new(Checker::Convergent, what))
+    }
+
+    /// A device that watches the server's storage has heard which heads lie there.
+    fn check_heard(&self, number: usize, place: Place, stored: Vec<ChangeHash>) -> Step {
+        let device = self.devices.get(number).filter(|device| device.hears());
+        let Some(device) = device else { return Ok(()) };
+        let mut heard = device.heard.get(&place.1).cloned().unwrap_or_default();
+        heard.sort_unstable();
+        if heard == stored {
+            return Ok(());
+        }
+        let what = format!(
+            "device {number} has heard that {heard:?} of {} in group {} are stored, the disk has {stored:?}",
+            place.1, place.0
         );
         Err(Violation::new(Checker::Convergent, what))
     }

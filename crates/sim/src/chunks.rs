@@ -2,9 +2,12 @@
 //!
 //! Source: Automerge binary format, "chunks".
 
-use std::io::Read;
+use std::{
+    io::Read,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use automerge::Automerge;
+use automerge::{Automerge, transaction::CommitOptions};
 use engine::ChangeHash;
 use flate2::read::DeflateDecoder;
 use sha2::{Digest, Sha256};
@@ -41,28 +44,46 @@ pub(crate) fn split(mut bytes: &[u8]) -> Option<Vec<Chunk<'_>>> {
     Some(chunks)
 }
 
-/// The hashes of all changes in these bytes, those of whole documents included; nothing if they cannot be told.
-pub(crate) fn hashes(bytes: &[u8]) -> Option<Vec<ChangeHash>> {
-    let mut all = vec![];
-    for chunk in split(bytes)? {
-        match chunk.kind {
-            CHANGE => all.push(change_hash(chunk.contents)),
-            DEFLATED_CHANGE => {
-                let mut inflated = vec![];
-                DeflateDecoder::new(chunk.contents)
-                    .read_to_end(&mut inflated)
-                    .ok()?;
-                all.push(change_hash(&inflated));
-            }
-            DOCUMENT => {
-                let doc = Automerge::load(chunk.whole).ok()?;
-                let changes = doc.get_changes(&[]);
-                all.extend(changes.iter().map(|change| ours(&change.hash())));
-            }
-            _ => return None,
+/// The hashes of all changes in these bytes, those of whole documents included, as far as they can be told.
+pub(crate) fn hashes(bytes: &[u8]) -> Vec<ChangeHash> {
+    let chunks = split(bytes).unwrap_or_default();
+    let of_chunk = |chunk: Chunk<'_>| match chunk.kind {
+        CHANGE => Some(vec![change_hash(chunk.contents)]),
+        DEFLATED_CHANGE => {
+            let mut inflated = vec![];
+            let mut decoder = DeflateDecoder::new(chunk.contents);
+            decoder.read_to_end(&mut inflated).ok()?;
+            Some(vec![change_hash(&inflated)])
         }
-    }
-    Some(all)
+        DOCUMENT => hashes_of_whole(chunk.whole),
+        _ => None,
+    };
+    chunks.into_iter().filter_map(of_chunk).flatten().collect()
+}
+
+/// The hashes of the changes in a whole document. Where it stands alone its heads must be right; beside others Automerge
+/// takes what can be made of it.
+fn hashes_of_whole(bytes: &[u8]) -> Option<Vec<ChangeHash>> {
+    let of = |doc: &Automerge| -> Vec<_> {
+        let changes = doc.get_changes(&[]);
+        changes.iter().map(|change| ours(&change.hash())).collect()
+    };
+    let alone = unless_it_panics(|| Some(of(&Automerge::load(bytes).ok()?)));
+    alone.or_else(|| {
+        unless_it_panics(|| {
+            let mut doc = Automerge::new();
+            doc.empty_commit(CommitOptions::default());
+            let others = of(&doc);
+            doc.load_incremental(bytes).ok()?;
+            let all = of(&doc).into_iter();
+            Some(all.filter(|hash| !others.contains(hash)).collect())
+        })
+    })
+}
+
+/// What comes of reading something that was made to hurt: Automerge may panic at it.
+pub(crate) fn unless_it_panics<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
 }
 
 /// The hash of a change with these contents.
@@ -79,6 +100,21 @@ fn change_hash(contents: &[u8]) -> ChangeHash {
     }
     let hash = Sha256::new().chain_update(&head).chain_update(contents);
     ChangeHash::from_bytes(hash.finalize().into())
+}
+
+/// Makes the checksum of the only chunk in these bytes right.
+///
+/// Source: Automerge binary format, "checksum".
+pub(crate) fn seal(bytes: &mut [u8]) {
+    let digest = bytes.get(8..).map(Sha256::digest);
+    for (byte, right) in bytes
+        .iter_mut()
+        .skip(4)
+        .take(4)
+        .zip(digest.into_iter().flatten())
+    {
+        *byte = right;
+    }
 }
 
 fn leb128(bytes: &[u8]) -> Option<(usize, usize)> {

@@ -13,7 +13,7 @@ use engine::{ChangeHash, ConnectionId, DocumentId};
 use crate::{
     chunks,
     dice::Dice,
-    frames::{Received, frame, ours, sync_frame},
+    frames::{Received, frame, ours, remote_heads_frame, sync_frame, watch_frame},
     link::Packet,
     violation::{Checker, Violation},
 };
@@ -35,6 +35,10 @@ pub(crate) struct Device {
     /// Times it was started, which makes its actors different each time.
     starts: usize,
     ephemeral_count: u64,
+    /// It wants to hear which heads lie in the server's storage.
+    is_watching: bool,
+    /// Which it has heard of on this connection.
+    pub(crate) heard: BTreeMap<DocumentId, Vec<ChangeHash>>,
     /// Documents as they were at an earlier time, to come back with.
     backup: BTreeMap<DocumentId, (Vec<u8>, Vec<u8>)>,
 }
@@ -55,7 +59,7 @@ impl Copy {
 }
 
 impl Device {
-    pub(crate) fn new(name: String, group: usize, session: usize) -> Self {
+    pub(crate) fn new(name: String, group: usize, session: usize, is_watching: bool) -> Self {
         Self {
             name,
             group,
@@ -65,6 +69,8 @@ impl Device {
             is_greeted: false,
             starts: 0,
             ephemeral_count: 0,
+            is_watching,
+            heard: BTreeMap::new(),
             backup: BTreeMap::new(),
         }
     }
@@ -89,7 +95,9 @@ impl Device {
         let copy = self.copies.get_mut(&document)?;
         let mut transaction = copy.doc.transaction();
         let key = format!("key {}", dice.below(5));
-        let value = format!("{step} {}", "x".repeat(dice.below(60)));
+        // a long one is deflated
+        let length = if dice.one_in(12) { 1_000 } else { 60 };
+        let value = format!("{step} {}", "x".repeat(dice.below(length)));
         transaction.put(ROOT, key, value).ok()?;
         if dice.one_in(8) {
             let text = transaction.put_object(ROOT, "text", automerge::ObjType::Text);
@@ -111,11 +119,7 @@ impl Device {
         } else {
             "sync"
         };
-        let brings = message
-            .changes
-            .iter()
-            .flat_map(|bytes| chunks::hashes(bytes).unwrap_or_default())
-            .collect();
+        let brings = message.changes.iter().flat_map(chunks::hashes).collect();
         Some(Packet {
             frame: sync_frame(kind, &self.name, document, &message.encode()),
             document: Some(document),
@@ -139,8 +143,33 @@ impl Device {
         ))
     }
 
+    /// Watches the server's storage from now on, or not any more.
+    pub(crate) fn turn(&mut self) -> Option<Packet> {
+        self.is_watching = !self.is_watching;
+        self.is_greeted.then(|| self.watch())
+    }
+
+    fn watch(&self) -> Packet {
+        let key = if self.is_watching { "add" } else { "remove" };
+        plain(watch_frame(&self.name, key, &["another", "storage"]))
+    }
+
+    /// Whether it hears of each document that it has open which heads lie in the server's storage.
+    pub(crate) fn hears(&self) -> bool {
+        self.is_watching && self.is_greeted
+    }
+
+    /// Which heads lie in its own storage.
+    pub(crate) fn tell(&self, document: DocumentId) -> Option<Packet> {
+        let copy = self.copies.get(&document).filter(|_| self.is_greeted)?;
+        let heads: Vec<_> = copy.heads().iter().map(ChangeHash::to_string).collect();
+        let heads: Vec<_> = heads.iter().map(String::as_str).collect();
+        Some(plain(remote_heads_frame(&self.name, &heads)))
+    }
+
     /// A connection begins: what is remembered of the last one is the shared heads.
     pub(crate) fn connected(&mut self, connection: ConnectionId) {
+        self.heard.clear();
         self.link = Some(connection);
         self.is_greeted = false;
         for copy in self.copies.values_mut() {
@@ -188,14 +217,19 @@ impl Device {
         match received.kind.as_str() {
             "peer" => {
                 self.is_greeted = true;
+                let watch = self.is_watching.then(|| self.watch());
                 let documents: Vec<_> = self.copies.keys().copied().collect();
-                Ok(documents
-                    .into_iter()
-                    .filter_map(|id| self.say(id))
-                    .collect())
+                let says = documents.into_iter().filter_map(|id| self.say(id));
+                Ok(watch.into_iter().chain(says).collect())
             }
             "sync" => self.receive_sync(&received),
-            "doc-unavailable" | "error" | "ephemeral" | "remote-heads-changed" => Ok(vec![]),
+            "remote-heads-changed" => {
+                if let Ok(id) = received.document.parse() {
+                    self.heard.insert(id, received.stored_heads());
+                }
+                Ok(vec![])
+            }
+            "doc-unavailable" | "error" | "ephemeral" => Ok(vec![]),
             other => Err(Violation::new(
                 Checker::Sound,
                 format!("an unknown frame: {other}"),
@@ -212,13 +246,26 @@ impl Device {
             .copies
             .entry(id)
             .or_insert_with(|| Copy::new(Automerge::new().with_actor(actor)));
-        copy.doc
-            .receive_sync_message(&mut copy.state, received.sync_message())
-            .map_err(|problem| {
-                let what = format!("{} cannot take what it was sent: {problem}", self.name);
-                Violation::new(Checker::Convergent, what)
-            })?;
-        Ok(self.say(id).into_iter().collect())
+        let message = received.sync_message();
+        let taken = chunks::unless_it_panics(|| {
+            Some(copy.doc.receive_sync_message(&mut copy.state, message))
+        });
+        match taken {
+            Some(Ok(())) => Ok(self.say(id).into_iter().collect()),
+            Some(Err(problem)) => Err(self.cannot_take(&problem.to_string())),
+            None => Err(self.cannot_take("a panic")),
+        }
+    }
+
+    fn cannot_take(&self, problem: &str) -> Violation {
+        let what = format!("{} cannot take what it was sent: {problem}", self.name);
+        Violation::new(Checker::Convergent, what)
+    }
+
+    /// Its app has died of a document, and begins anew without it.
+    pub(crate) fn lose(&mut self, document: DocumentId) {
+        self.starts += 1;
+        self.copies.remove(&document);
     }
 }
 
@@ -252,8 +299,13 @@ pub(crate) fn ephemeral(
 
 /// The frame that begins a connection.
 pub(crate) fn join(name: &str) -> Packet {
+    plain(frame(&[("type", "join"), ("senderId", name)], None))
+}
+
+/// A frame that brings no change.
+pub(crate) fn plain(frame: Bytes) -> Packet {
     Packet {
-        frame: frame(&[("type", "join"), ("senderId", name)], None),
+        frame,
         document: None,
         brings: vec![],
     }

@@ -79,7 +79,7 @@ fn fresh(seconds: u64, options: &Options) -> ExitCode {
     let end = Instant::now() + Duration::from_secs(seconds);
     let first = options.from_seed.unwrap_or_else(fresh_seed);
     println!("from seed {first}");
-    let (mut seeds, mut steps, mut violations) = (0, 0, 0);
+    let (mut seeds, mut steps, mut bad) = (0, 0, vec![]);
     for seed in first.. {
         if Instant::now() >= end && seeds > 0 {
             break;
@@ -92,10 +92,16 @@ fn fresh(seconds: u64, options: &Options) -> ExitCode {
         };
         seeds += 1;
         steps += report.steps;
-        violations += u64::from(!say(seed, &report));
+        if !say(seed, &report) {
+            bad.push(seed);
+        }
     }
-    println!("seeds {seeds} steps {steps} violations {violations}");
-    code(violations == 0)
+    if !bad.is_empty() {
+        // once more at the end, where whoever keeps little of a log still finds them
+        println!("violations at seeds {bad:?}");
+    }
+    println!("seeds {seeds} steps {steps} violations {}", bad.len());
+    code(bad.is_empty())
 }
 
 fn fresh_seed() -> u64 {

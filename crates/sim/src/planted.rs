@@ -75,7 +75,7 @@ pub const ALL: &[Planted] = &[
     planted(
         "loses-the-queue-at-eviction",
         Bug::LosesTheQueueAtEviction,
-        1,
+        0,
         &[Checker::Convergent],
     ),
     planted(
@@ -93,19 +93,19 @@ pub const ALL: &[Planted] = &[
     planted(
         "believes-checksums",
         Bug::BelievesChecksums,
-        1,
+        4,
         &[Checker::Private, Checker::Sound],
     ),
     planted(
         "allows-a-sequence-number-twice",
         Bug::AllowsASequenceNumberTwice,
-        4,
+        0,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
         "keeps-every-orphan",
         Bug::KeepsEveryOrphan,
-        9,
+        58,
         &[Checker::Bounded],
     ),
     planted(
@@ -129,20 +129,38 @@ pub const ALL: &[Planted] = &[
     planted(
         "takes-a-snapshot-for-a-chunk",
         Bug::TakesASnapshotForAChunk,
-        25,
+        7,
         &[Checker::Sound, Checker::Convergent],
     ),
     planted(
         "asks-for-nothing-when-a-session-may-write",
         Bug::AsksForNothingWhenASessionMayWrite,
-        20,
+        3,
         &[Checker::Convergent],
     ),
     planted(
         "keeps-the-place-of-an-overtaken-job",
         Bug::KeepsThePlaceOfAnOvertakenJob,
-        92,
+        14,
         &[Checker::Bounded, Checker::Convergent],
+    ),
+    planted(
+        "tells-watchers-before-the-commit",
+        Bug::TellsWatchersBeforeTheCommit,
+        0,
+        &[Checker::Durable],
+    ),
+    planted(
+        "forgets-who-watches",
+        Bug::ForgetsWhoWatches,
+        0,
+        &[Checker::Convergent],
+    ),
+    planted(
+        "keeps-what-does-not-load",
+        Bug::KeepsWhatDoesNotLoad,
+        18,
+        &[Checker::Convergent, Checker::Quiet],
     ),
     planted(
         "remembers-other-runs",

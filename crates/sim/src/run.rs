@@ -37,7 +37,9 @@ pub struct Report {
 /// Runs a world to its end, or to the first violation.
 pub fn run(plan: Plan, aloud: bool) -> Report {
     static RUNS: AtomicU64 = AtomicU64::new(0);
-    silence_panics();
+    if !aloud {
+        silence_panics();
+    }
     let mut world = match World::new(plan, RUNS.fetch_add(1, Ordering::Relaxed)) {
         Ok(world) => world,
         Err(violation) => return Report::stillborn(violation),
@@ -126,14 +128,10 @@ fn busy(world: &World) -> Step {
     Ok(())
 }
 
-/// A panic is a violation, and is said once.
+/// A panic is a violation, and is said once; or it is a worker's or an app's, which may die of what strangers send.
 fn silence_panics() {
     static SILENCE: Once = Once::new();
-    SILENCE.call_once(|| {
-        if std::env::var_os("RUST_BACKTRACE").is_none() {
-            std::panic::set_hook(Box::new(|_| {}));
-        }
-    });
+    SILENCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
 }
 
 impl Report {

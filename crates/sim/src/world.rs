@@ -143,7 +143,9 @@ impl World {
                 };
                 if let Some(session) = self.admit(group, access) {
                     let name = format!("device {number}");
-                    self.devices.push(Device::new(name, group, session));
+                    let is_watching = self.dice.one_in(2);
+                    self.devices
+                        .push(Device::new(name, group, session, is_watching));
                 }
             }
             for number in 0..self.plan.strangers {

@@ -19,12 +19,15 @@ impl Document {
                 "counts {counted} unstored bytes, and has {unstored}"
             ));
         }
-        let last = self.appends.back().map_or(0, |append| append.bytes());
+        let sent = || self.appends.iter().filter(|append| append.is_sent());
+        let last = sent().next_back().map_or(0, |append| append.bytes());
+        let sent: usize = sent().map(|append| append.bytes()).sum();
         let sources = self.ephemeral.sources();
         let limits = [
             ("queued bytes", queued, QUEUED_BYTES_MAX),
             // what was taken in when there was room yet may be of any length
-            ("unstored bytes", unstored, UNSTORED_BYTES_MAX + last),
+            ("unstored bytes", sent, UNSTORED_BYTES_MAX + last),
+            ("adopted bytes", unstored - sent, 2 * ORPHAN_BYTES_MAX),
             ("ephemeral sources", sources, EPHEMERAL_SOURCES_MAX),
         ];
         let beyond = limits.into_iter().find(|(_, is, max)| is > max);

@@ -50,6 +50,12 @@ impl Append {
         self.bytes
     }
 
+    /// Whether somebody has just sent it: what was stored before, as orphans, was measured then.
+    #[cfg(feature = "simulator")]
+    pub(super) fn is_sent(&self) -> bool {
+        self.writer.is_some()
+    }
+
     pub(super) fn is_pushed(&self) -> bool {
         self.kind == AppendKind::Pushed
     }
@@ -162,6 +168,9 @@ impl Document {
 
     /// Those who watched our storage before it was known what lies there.
     fn tell_watchers(&self, outlet: &mut Outlet<'_>) {
+        if is_planted(Bug::ForgetsWhoWatches) {
+            return;
+        }
         for connection in self.peers.keys() {
             self.tell_stored_heads(*connection, outlet);
         }
@@ -305,6 +314,11 @@ impl Document {
         if is_planted(Bug::AcknowledgesBeforeTheCommit) {
             hot.graph.set_durable(nodes.end.max(hot.graph.durable()));
             self.heads = Arc::clone(hot.graph.durable_heads());
+        }
+        if is_planted(Bug::TellsWatchersBeforeTheCommit) {
+            for connection in self.peers.keys() {
+                outlet.send_stored_heads(*connection, &self.name, &heads);
+            }
         }
         let ticket = outlet.write(self.id, action);
         let (orphans, kind) = (orphan_hashes, AppendKind::Changes);

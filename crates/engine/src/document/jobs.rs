@@ -396,6 +396,9 @@ impl Document {
     }
 
     fn drop_pushed(&mut self, outlet: &mut Outlet<'_>) {
+        if is_planted(Bug::KeepsWhatDoesNotLoad) {
+            return self.job_over(outlet);
+        }
         let Some(job) = &mut self.job else { return };
         let action = WriteAction::DropPushed {
             number: job.covers_through,

@@ -28,8 +28,8 @@ pub struct Received {
     pub document: String,
     pub data: Vec<u8>,
     pub message: String,
-    /// The first head in `newHeads`, as it was written.
-    pub new_head: Option<String>,
+    /// The heads in `newHeads`, as they were written.
+    pub new_heads: Vec<String>,
 }
 
 impl Received {
@@ -50,14 +50,8 @@ impl Received {
                     for _ in 0..decoder.map().unwrap().unwrap() {
                         if decoder.str().unwrap() == "heads" {
                             let count = decoder.array().unwrap().unwrap();
-                            for n in 0..count {
-                                let head = decoder.str().unwrap().to_owned();
-                                received.new_head = if n == 0 {
-                                    Some(head)
-                                } else {
-                                    received.new_head
-                                };
-                            }
+                            let heads = (0..count).map(|_| decoder.str().unwrap().to_owned());
+                            received.new_heads.extend(heads);
                         } else {
                             decoder.skip().unwrap();
                         }
@@ -77,6 +71,21 @@ impl Received {
         } else {
             format!("{self:?}")
         }
+    }
+
+    /// The heads in `newHeads`, written in hex or in base58check.
+    pub fn stored_heads(&self) -> Vec<ChangeHash> {
+        let read = |text: &String| {
+            let digits = text.as_bytes().chunks(2);
+            let in_hex: Option<Vec<u8>> = digits
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+                .collect();
+            let bytes = in_hex.filter(|bytes| bytes.len() == ChangeHash::BYTES);
+            let bytes =
+                bytes.unwrap_or_else(|| bs58::decode(text).with_check(None).into_vec().unwrap());
+            ChangeHash::from_bytes(bytes.try_into().unwrap())
+        };
+        self.new_heads.iter().map(read).collect()
     }
 
     pub fn sync_message(&self) -> Message {
@@ -167,6 +176,22 @@ pub fn watch_frame(peer: &str, key: &str, storages: &[&str]) -> Bytes {
     e.str(key).unwrap().array(storages.len() as u64).unwrap();
     for storage in storages {
         e.str(storage).unwrap();
+    }
+    e.into_writer().into()
+}
+
+/// Which heads lie in a peer's own storage, as it writes them.
+pub fn remote_heads_frame(peer: &str, heads: &[&str]) -> Bytes {
+    let mut e = Encoder::new(Vec::new());
+    e.map(3).unwrap();
+    for (name, value) in [("type", "remote-heads-changed"), ("senderId", peer)] {
+        e.str(name).unwrap().str(value).unwrap();
+    }
+    e.str("newHeads").unwrap().map(1).unwrap();
+    e.str("its storage").unwrap().map(1).unwrap();
+    e.str("heads").unwrap().array(heads.len() as u64).unwrap();
+    for head in heads {
+        e.str(head).unwrap();
     }
     e.into_writer().into()
 }

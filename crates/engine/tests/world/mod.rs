@@ -33,8 +33,8 @@ mod work;
 pub use dice::Dice;
 pub use forge::Forge;
 pub use frames::{
-    Received, describe, frame, join_frame, message_of, ours, sync_frame, theirs, watch_frame,
-    write_number,
+    Received, describe, frame, join_frame, message_of, ours, remote_heads_frame, sync_frame,
+    theirs, watch_frame, write_number,
 };
 pub use history::{chunk_of, edit_any};
 pub use memory_store::MemoryStore;

@@ -6,14 +6,23 @@
     reason = "each user has need of a part of it, and a test that meets the unexpected ends"
 )]
 
-use automerge::{Automerge, AutomergeError, ReadDoc};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::{Automerge, AutomergeError, LoadOptions, OnPartialLoad, ReadDoc};
 use bytes::Bytes;
 use engine::{Job, JobKind, WorkOutcome, index::IndexBuilder};
 
 use super::frames::ours;
 
-/// Does a job of the worker.
+/// Does a job of the worker, which may die of it.
 pub fn work(job: &Job) -> WorkOutcome {
+    let outcome = catch_unwind(AssertUnwindSafe(|| try_to_work(job)));
+    outcome.unwrap_or_else(|_| WorkOutcome::Indigestible {
+        reason: "the worker died".into(),
+    })
+}
+
+fn try_to_work(job: &Job) -> WorkOutcome {
     let invalid = |reason: &str| WorkOutcome::Invalid {
         reason: reason.into(),
     };
@@ -47,8 +56,8 @@ pub fn work(job: &Job) -> WorkOutcome {
 }
 
 fn load(chunks: &[u8]) -> Result<Automerge, AutomergeError> {
-    let mut doc = Automerge::new();
-    doc.load_incremental(chunks)?;
+    let options = LoadOptions::new().on_partial_load(OnPartialLoad::Error);
+    let doc = Automerge::load_with_options(chunks, options)?;
     // as the worker: a snapshot is not to have in it what is not in the graph
     if doc.get_missing_deps(&[]).is_empty() {
         Ok(doc)

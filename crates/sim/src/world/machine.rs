@@ -239,7 +239,14 @@ impl World {
             return self.tick(number);
         };
         self.note(format!("group {number} hears {} answers", answers.len()));
-        self.input(number, Input::Answered(answers))
+        self.input(number, Input::Answered(answers))?;
+        if self
+            .group(number)
+            .is_some_and(|group| group.committed.is_empty())
+        {
+            self.book.note_heard(number);
+        }
+        Ok(())
     }
 
     pub(crate) fn work(&mut self) -> Step {
@@ -309,8 +316,7 @@ fn in_words(action: &WriteAction) -> String {
             chunk.as_ref().map(|chunk| chunk.number),
             chunk
                 .as_ref()
-                .and_then(|chunk| chunks::hashes(&chunk.bytes))
-                .map_or(0, |hashes| hashes.len()),
+                .map_or(0, |chunk| chunks::hashes(&chunk.bytes).len()),
             orphans.len(),
             adopted.len()
         ),

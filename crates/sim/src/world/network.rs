@@ -1,6 +1,6 @@
 //! What is on its way: frames to the engine, frames from it, and connections that end.
 
-use engine::{Access, ConnectionId, Input};
+use engine::{Access, ConnectionId, DocumentId, Input};
 
 use super::{World, short};
 use crate::{
@@ -71,7 +71,16 @@ impl World {
         };
         let says = match link.who {
             Who::Device(number) => match self.devices.get_mut(number) {
-                Some(device) => device.receive(&frame)?,
+                Some(device) => match (device.receive(&frame), document_of(&frame)) {
+                    // what the worker died of goes to devices as it was pushed
+                    (Err(_), Some(document))
+                        if self.book.was_unloadable((link.group, document)) =>
+                    {
+                        device.lose(document);
+                        vec![]
+                    }
+                    (outcome, _) => outcome?,
+                },
                 None => vec![],
             },
             Who::Stranger(number) => {
@@ -136,4 +145,8 @@ impl World {
         self.note(format!("{id} is found dead"));
         self.input(link.group, Input::Closed { connection: id })
     }
+}
+
+fn document_of(frame: &[u8]) -> Option<DocumentId> {
+    Received::parse(frame).document.parse().ok()
 }

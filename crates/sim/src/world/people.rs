@@ -5,7 +5,7 @@ use store::SessionAccess;
 
 use super::World;
 use crate::{
-    device::join,
+    device::{join, plain},
     link::{Link, Packet, Who},
     owner::Decision,
     violation::Step,
@@ -18,7 +18,7 @@ impl World {
         }
         let number = self.dice.below(self.devices.len());
         let document = self.any_document();
-        let roll = self.dice.below(30);
+        let roll = self.dice.below(32);
         let Some(device) = self.devices.get_mut(number) else {
             return Ok(());
         };
@@ -50,11 +50,7 @@ impl World {
             20 if self.dice.one_in(3) => {
                 device.forget_states();
                 let leave = [("type", "leave"), ("senderId", &*device.name)];
-                let leave = Packet {
-                    frame: crate::frames::frame(&leave, None),
-                    document: None,
-                    brings: vec![],
-                };
+                let leave = plain(crate::frames::frame(&leave, None));
                 let documents: Vec<_> = device.copies.keys().copied().collect();
                 let says = documents
                     .into_iter()
@@ -76,7 +72,9 @@ impl World {
                 }
                 return Ok(());
             }
-            22..=29 if link.is_none() => return self.connect(Who::Device(number)),
+            22 => says = device.turn(),
+            23 => says = device.tell(document),
+            24..=31 if link.is_none() => return self.connect(Who::Device(number)),
             _ => {}
         }
         if let (Some(packet), Some(id)) = (says, link) {
@@ -105,7 +103,7 @@ impl World {
             return self.connect(Who::Stranger(number));
         };
         if self.dice.one_in(3) {
-            stranger.change(self.step);
+            stranger.change(&mut self.dice, self.step);
         }
         let packet = stranger.mischief(&mut self.dice, &documents);
         self.counts.mischief += 1;
