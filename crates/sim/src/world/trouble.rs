@@ -67,10 +67,16 @@ impl World {
             self.note("the server does not start: the disk says no");
             return Ok(());
         };
-        for place in self.book.places() {
-            let chunks = server.groups.get(place.0).map(|group| group.chunks(place));
-            if let Some(Some(chunks)) = chunks {
-                self.book.reread(place, &chunks)?;
+        // of which the book knows nothing there may be some too: a write that failed, and was found all the same
+        for group in 0..self.plan.groups {
+            for document in self.documents() {
+                let chunks = server
+                    .groups
+                    .get(group)
+                    .map(|it| it.chunks((group, document)));
+                if let Some(Some(chunks)) = chunks {
+                    self.book.reread((group, document), &chunks)?;
+                }
             }
         }
         for session in 0..self.owner.sessions.len() {
