@@ -133,6 +133,27 @@ async fn after_an_fsync_that_failed_nothing_is_acknowledged_until_a_restart() {
     writer.push(&mut note).await;
 }
 
+/// The owner had been told that it would be tried again every second, and it was not.
+#[tokio::test]
+async fn that_nothing_more_is_written_is_said_also_if_something_else_was_wrong_before() {
+    let mut server = Server::start_on_disk(DISK, "", vec![]).await;
+    let mut writer = Client::join(&server.url, "writer").await;
+    let mut note = Replica::new("writer", "before");
+    writer.push(&mut note).await;
+    // the first write fails, and what is written a second later cannot be fsynced
+    let failing = server
+        .disk()
+        .inject(server.pid(), "pwrite64,fsync,fdatasync", "error=EIO:when=1")
+        .await;
+    note.edit("while the disk fails");
+    writer.sync(&mut note).await;
+    server.has_logged("trying again every second").await;
+    server
+        .has_logged("nothing more is written until a restart")
+        .await;
+    failing.end().await;
+}
+
 /// SQLite would do it by itself, and keep to itself that it failed.
 #[tokio::test]
 async fn after_an_fsync_of_the_file_behind_the_log_that_failed_nothing_is_acknowledged_either() {

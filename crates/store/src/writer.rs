@@ -198,6 +198,7 @@ impl Writer {
             return Fault::Failed;
         }
         let code = error.sqlite_error().map(|error| error.extended_code);
+        let was_stopped = self.stopped;
         self.stopped |= matches!(
             code,
             Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
@@ -211,7 +212,8 @@ impl Writer {
         } else {
             (Health::Failed, Fault::Failed)
         };
-        if self.health.set(health) != health {
+        // that it is tried again may have been said before
+        if self.health.set(health) != health || self.stopped != was_stopped {
             if self.stopped {
                 error!(
                     "{file}: the disk could not store a write ({error}); nothing more is written until a restart"
