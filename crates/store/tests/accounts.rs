@@ -246,6 +246,31 @@ fn a_session_slides_with_each_use_and_never_past_its_end() {
 }
 
 #[test]
+fn a_use_by_a_clock_that_was_set_back_does_not_bring_the_end_of_a_session_nearer() {
+    let accounts = Accounts::create();
+    let sliding = NewSession {
+        expires_at_ms: NOW + 100,
+        slide_ms: 100,
+        ends_at_ms: NOW + 250,
+        ..session("s", None, &[(GROUP, Read)])
+    };
+    accounts.add(&sliding, &now()).unwrap();
+    accounts.touch(["s"], NOW + 50).unwrap();
+    let uses: [&dyn Fn(i64); 2] = [
+        &|now_ms| accounts.touch(["s"], now_ms).unwrap(),
+        &|now_ms| {
+            let refreshed = accounts.refresh("s", 0, now_ms, 10).unwrap();
+            assert_eq!(refreshed, Refreshed::Next(1));
+        },
+    ];
+    for used in uses {
+        used(NOW - 1_000);
+        // and the clock is right again
+        assert_eq!(accounts.access("s", GROUP, NOW + 60).unwrap(), Some(Read));
+    }
+}
+
+#[test]
 fn a_use_that_is_noted_late_does_not_bring_a_session_back() {
     let accounts = Accounts::create();
     for id in ["revoked", "expired"] {

@@ -341,14 +341,15 @@ fn add(
     Ok(())
 }
 
-/// A session that has ended is not brought back by a use that is noted late.
+/// A session that has ended is not brought back by a use that is noted late. One that has not ends no earlier for being
+/// used: the clock may be set back just then, and right again before the next use.
 fn touch(connection: &Connection, id: &str, now_ms: i64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "UPDATE sessions SET last_used_at_ms = ?2,
                  expires_at_ms = CASE
                      WHEN slide_ms > 0 AND revoked_at_ms IS NULL AND expires_at_ms > ?2
-                     THEN min(?2 + slide_ms, ends_at_ms) ELSE expires_at_ms END
+                     THEN max(expires_at_ms, min(?2 + slide_ms, ends_at_ms)) ELSE expires_at_ms END
              WHERE id = ?1",
         )?
         .execute(params![id, now_ms])?;
