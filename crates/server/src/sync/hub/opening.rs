@@ -112,11 +112,13 @@ impl Opening {
                 hub.start_group(&group, store, reports)
             }
             Err(problem) => {
-                // that is tried again and again is said once
-                if self.before.is_none() {
-                    error!(%group, "cannot use the group: {problem}");
+                let told = problem.to_string();
+                let opened = problem.into();
+                // that is tried again and again is said once, and what is found to be damaged is not
+                if self.before.is_none() || matches!(opened, Opened::Damaged) {
+                    error!(%group, "cannot use the group: {told}");
                 }
-                problem.into()
+                opened
             }
         };
         groups.insert(group, opened);
@@ -215,7 +217,7 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs};
+    use std::{collections::BTreeMap, fs, sync::Arc};
 
     use engine::Compaction;
     use tempfile::TempDir;
@@ -259,6 +261,25 @@ mod tests {
         assert!(matches!(second, Turn::Ours(_)));
         drop(first);
         assert!(matches!(hub.turn(&group()), Turn::Theirs(_)));
+    }
+
+    #[tokio::test]
+    async fn that_a_file_is_damaged_is_said_also_if_it_could_not_be_opened_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("groups/org.example.group.db");
+        // a directory is in the file's place
+        fs::create_dir_all(&file).unwrap();
+        let hub = hub(&folder);
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, [b'x'; 8_192]).unwrap();
+        let lines = folder.path().join("log");
+        let log = tracing_subscriber::fmt()
+            .with_writer(Arc::new(fs::File::create(&lines).unwrap()))
+            .finish();
+        tracing::subscriber::with_default(log, || hub.try_again());
+        assert!(matches!(hub.groups().get(&group()), Some(Opened::Damaged)));
+        let said = fs::read_to_string(&lines).unwrap();
+        assert!(said.contains("is damaged"), "{said:?}");
     }
 
     #[tokio::test]
