@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -121,6 +122,9 @@ impl ReportReader {
 impl Drop for ReportReader {
     fn drop(&mut self) {
         self.0.close();
+        // nobody hears them any more, and in them may be sockets, which keep this queue and would wait for ever
+        let unheard = mem::take(&mut self.0.queue().waiting);
+        drop(unheard);
     }
 }
 
@@ -141,6 +145,7 @@ mod tests {
     use tokio::task::unconstrained;
 
     use super::*;
+    use crate::sync::outbox::outbox;
 
     #[test]
     fn a_report_is_there_once_it_was_made_whoever_makes_one_beside_it() {
@@ -194,6 +199,22 @@ mod tests {
         let (reports, reader) = reports();
         drop(reader);
         assert!(!reports.make(Report::Stored(vec![])));
+    }
+
+    /// Its socket would stay open, with nobody behind it, for as long as its peer answers pings.
+    #[test]
+    fn a_socket_whose_group_is_gone_before_it_has_heard_of_it_is_let_go() {
+        let (reports, reader) = reports();
+        let (outbox, mut socket) = outbox();
+        let (connection, access) = (ConnectionId(1), Access::Read);
+        assert!(reports.make(Report::Opened {
+            connection,
+            access,
+            outbox,
+        }));
+        // as by a panic; whoever has a socket there still has the way into the group
+        drop(reader);
+        assert!(matches!(socket.next().now_or_never(), Some(None)));
     }
 
     #[tokio::test]
