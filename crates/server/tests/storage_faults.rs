@@ -340,6 +340,29 @@ async fn while_a_group_is_being_opened_health_answers_others_are_opened_and_edit
 }
 
 #[tokio::test]
+async fn who_is_revoked_while_the_group_is_being_opened_is_not_let_in() {
+    let server = Server::start().await;
+    let token = server.token("dev.example.slow", false).await;
+    let listed = server.cli(&["token", "ls", "--json"]).await.json();
+    let of_slow = |row: &&serde_json::Value| row["group"] == "dev.example.slow";
+    let row = listed.as_array().unwrap().iter().find(of_slow).unwrap();
+
+    let file = server.group_file("dev.example.slow");
+    let lock = locked(&file, "EXCLUSIVE");
+    let path = format!("/?token={token}");
+    let revoked = async {
+        while !server.has_open(&file) {
+            tokio::task::yield_now().await;
+        }
+        let command = ["token", "rm", row["id"].as_str().unwrap()];
+        assert_eq!(server.cli(&command).await.code, Some(0));
+        drop(lock);
+    };
+    let (answer, ()) = tokio::join!(server.refusal(&path, &[]), revoked);
+    assert_eq!(answer.0, 401, "{answer:?}");
+}
+
+#[tokio::test]
 async fn behind_an_account_database_that_is_locked_logins_end_in_time_and_sockets_go_on() {
     let world = World::new().await;
     let server = world.server().await;

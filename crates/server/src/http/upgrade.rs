@@ -27,7 +27,8 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 
 /// Admits and upgrades, or says why not.
 pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response {
-    let (admitted, protocol) = match admit(app, &request) {
+    let address = app.client_address(&request);
+    let (mut admitted, protocol) = match admit(app, &request) {
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
@@ -42,6 +43,13 @@ pub(super) async fn websocket(app: &Arc<App>, mut request: Request) -> Response 
     };
     if !app.hub.has_group(&admitted.group).await {
         return unavailable();
+    }
+    // it may have taken long to open, and the owner has gone first
+    let access = app.door.access(&admitted.session, &admitted.group);
+    match access.map_err(Refused::from) {
+        Ok(Some(access)) => admitted.access = access,
+        Ok(None) => return turned_away(app, address, &Refused::Session),
+        Err(reason) => return turned_away(app, address, &reason),
     }
     let Some(place) = app.hub.place() else {
         return unavailable();
@@ -89,16 +97,19 @@ pub(super) fn admit(
     };
     match admitted {
         Ok(admitted) => Ok((admitted, protocol)),
-        Err(Refused::Account(problem)) => {
-            error!("cannot look up a session: {problem}");
-            Err(unavailable())
-        }
-        Err(reason) => {
-            debug!(%reason, "refused a connection");
-            app.door.note_refusal(format!("socket: {reason}"), address);
-            Err(refused(app, address, "the token is not valid here"))
-        }
+        Err(reason) => Err(turned_away(app, address, &reason)),
     }
+}
+
+/// The answer to whoever has shown something that does not open the door.
+fn turned_away(app: &App, address: IpAddr, reason: &Refused) -> Response {
+    if let Refused::Account(problem) = reason {
+        error!("cannot look up a session: {problem}");
+        return unavailable();
+    }
+    debug!(%reason, "refused a connection");
+    app.door.note_refusal(format!("socket: {reason}"), address);
+    refused(app, address, "the token is not valid here")
 }
 
 struct FoundToken {
