@@ -425,7 +425,7 @@ async fn write_down(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             if turn.is_multiple_of(TURNS_PER_TIDY) {
                 tidy(&app).await;
             }
-            if turn.is_multiple_of(TURNS_PER_NOTE) {
+            if app.door.must_note() || turn.is_multiple_of(TURNS_PER_NOTE) {
                 note_used(&app).await;
             }
             write_journal(&app, JournalTime::IfDue).await;

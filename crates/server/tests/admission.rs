@@ -5,9 +5,13 @@
     reason = "a test that meets the unexpected ends"
 )]
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::mpsc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use rusqlite::{Connection, params};
 use serde_json::Value;
 use store::AccountStore;
 use support::{Client, Event, Replica, Server, handshake, soon, sync_frame, within};
@@ -217,6 +221,34 @@ async fn lock_accounts(server: &Server) -> mpsc::Sender<()> {
     });
     is_locked.await.unwrap();
     unlock
+}
+
+/// Uses are written down twice a minute, and it had ended by then: its device was shut out just after it had come.
+#[tokio::test]
+async fn a_session_that_is_used_in_its_last_seconds_goes_on() {
+    let server = Server::start().await;
+    let before = session_ids(&server).await;
+    let token = server.token(&server.group, false).await;
+    let mut ids = session_ids(&server).await;
+    ids.retain(|id| !before.contains(id));
+    let ends_at = SystemTime::now() + Duration::from_secs(2);
+    let ends_at_ms = ends_at.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let accounts = Connection::open(server.data_dir().join("account.db")).unwrap();
+    let changed = accounts.execute(
+        "UPDATE sessions SET expires_at_ms = ?1, slide_ms = 3600000 WHERE id = ?2",
+        params![i64::try_from(ends_at_ms).unwrap(), ids[0]],
+    );
+    assert_eq!(changed.unwrap(), 1);
+
+    let mut client = Client::join(&server.url_with(&token), "late").await;
+    let mut note = Replica::new("late", "before");
+    client.push(&mut note).await;
+    let mut edits = 0..;
+    while SystemTime::now() < ends_at + 2 * REVOKED_WITHIN {
+        let edit = edits.next().unwrap().to_string();
+        client.edit(&mut note, &edit).await;
+    }
+    Client::join(&server.url_with(&token), "again").await;
 }
 
 #[tokio::test]

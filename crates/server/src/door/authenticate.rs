@@ -284,7 +284,8 @@ impl Door {
         let known = match known {
             Some(session) if self.would_last(&session, &device, group)? => {
                 let id = session.id.parse().ok();
-                id.map(|id| (id, session.ends_at_ms))
+                id.inspect(|id| self.note_use(id, &session))
+                    .map(|id| (id, session.ends_at_ms))
             }
             _ => None,
         };

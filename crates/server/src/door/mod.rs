@@ -34,7 +34,7 @@ use std::{
 use atproto::Did;
 use engine::Access;
 use rustix::time::{ClockId, clock_gettime};
-use store::{AccountError, AccountStore, Obstacle, SessionAccess};
+use store::{AccountError, AccountStore, Obstacle, Session, SessionAccess};
 use tokio::{sync::Semaphore, time::timeout};
 
 #[cfg(any(test, feature = "fuzz"))]
@@ -65,6 +65,9 @@ use crate::{
 
 /// How long anybody may wait until the account database can be written to for them.
 const TURN_TIME_MAX: Duration = Duration::from_secs(8);
+/// A use of a session that ends sooner than this unless it is used is written down at once, in milliseconds: those of the
+/// others are twice a minute, and it would have ended by then.
+const ENDS_SOON_MS: i64 = 60_000;
 
 /// Whose door it is, and how it is to be opened.
 #[derive(Debug, Clone)]
@@ -124,6 +127,8 @@ pub struct Door {
     tickets: Mutex<ticket::Tickets>,
     journal: Mutex<journal::Journal>,
     used: Mutex<BTreeSet<SessionId>>,
+    /// Whether one of them ends soon unless that is written down.
+    must_note: AtomicBool,
     /// How it goes to look what sessions may do.
     pub reading: Wellbeing,
     /// How it goes to keep the log of the account database short.
@@ -179,6 +184,7 @@ impl Door {
             tickets: Mutex::default(),
             journal: Mutex::default(),
             used: Mutex::default(),
+            must_note: AtomicBool::default(),
             reading: Wellbeing::default(),
             tidiness: Wellbeing::default(),
         })
@@ -225,14 +231,16 @@ impl Door {
         origin: Option<&str>,
     ) -> Result<Admitted, Refused> {
         let access = self.access(&session, &group)?.ok_or(Refused::Session)?;
-        let expected = self.origin_of(&session)?;
+        let found = self.reader().session(session.as_str())?;
+        let found = found.ok_or(Refused::Session)?;
+        let expected = self.origin_of(&found)?;
         // only browsers tell an origin, and they cannot be made to tell another one
         if let (Some(expected), Some(origin)) = (expected, origin)
             && expected != origin
         {
             return Err(Refused::Origin);
         }
-        lock(&self.used).insert(session.clone());
+        self.note_use(&session, &found);
         Ok(Admitted {
             session,
             group,
@@ -241,13 +249,26 @@ impl Door {
     }
 
     /// The origin that the device of a session was approved for, if there is one.
-    fn origin_of(&self, session: &SessionId) -> Result<Option<String>, AccountError> {
-        let reader = self.reader();
-        let session = reader.session(session.as_str())?;
-        let Some(device) = session.and_then(|session| session.device) else {
+    fn origin_of(&self, session: &Session) -> Result<Option<String>, AccountError> {
+        let Some(device) = &session.device else {
             return Ok(None);
         };
-        Ok(reader.device(&device)?.and_then(|device| device.origin))
+        let device = self.reader().device(device)?;
+        Ok(device.and_then(|device| device.origin))
+    }
+
+    /// Notes that a session is used now.
+    fn note_use(&self, id: &SessionId, session: &Session) {
+        lock(&self.used).insert(id.clone());
+        let slides = session.expires_at_ms < session.ends_at_ms;
+        if slides && session.expires_at_ms <= now_ms().saturating_add(ENDS_SOON_MS) {
+            self.must_note.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what has been used since this was last asked is to be written down without waiting for more.
+    pub fn must_note(&self) -> bool {
+        self.must_note.swap(false, Ordering::Relaxed)
     }
 
     /// What a session may do in a group now; nothing if it, its device, the approval or the grant is not in force.

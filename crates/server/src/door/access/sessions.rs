@@ -191,7 +191,7 @@ impl Door {
         let caller = self.session_in_force(id)?;
         let caller = caller.ok_or_else(|| self.stranger(call, AccessError::Session))?;
         self.prove(call, token, thumbprint)?;
-        lock(&self.used).insert(caller.id.clone());
+        self.note_use(&caller.id, &caller.session);
         Ok(caller)
     }
 
