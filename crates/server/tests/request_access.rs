@@ -712,16 +712,18 @@ async fn what_anybody_may_know_is_little() {
         .request("POST", "/xrpc/xyz.groundmist.sync.getSession", &[], "{}")
         .await;
     assert_eq!(verb.outcome(), (405, "InvalidRequest".into()));
-    let mut limited = 0;
-    for _ in 0..300 {
-        let answer = server
-            .request("GET", "/xrpc/xyz.groundmist.sync.getServer", &[], "")
-            .await;
-        limited += usize::from(answer.status == 429);
-    }
-    assert!(limited > 0, "questions are limited too");
-    for path in ["/", "/.well-known/did.json"] {
-        assert_eq!(server.request("GET", path, &[], "").await.status, 429);
+    // some more are allowed as time passes, so that it is not known which one is refused
+    let paths = [
+        "/xrpc/xyz.groundmist.sync.getServer",
+        "/",
+        "/.well-known/did.json",
+    ];
+    for path in paths {
+        let mut asked = 0;
+        while server.request("GET", path, &[], "").await.status != 429 {
+            asked += 1;
+            assert!(asked < 1_000, "questions are limited too: {path}");
+        }
     }
 }
 
