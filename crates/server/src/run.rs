@@ -387,8 +387,10 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             Ok(counter) => (Some(counter), Ok(())),
             Err(problem) => (None, Err(problem)),
         };
+        let has_newcomers = app.hub.has_newcomers();
+        let is_same = counter.is_some() && counter == seen && !has_newcomers;
         // besides what others change, time passes: every second is soon enough
-        if counter.is_some() && counter == seen && !look.is_multiple_of(4) {
+        if is_same && !look.is_multiple_of(4) {
             continue;
         }
         seen = counter;

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -55,6 +55,8 @@ struct Inner {
     worker: Worker,
     groups: Mutex<BTreeMap<Group, Opened>>,
     sockets: Mutex<BTreeMap<SessionId, BTreeMap<ConnectionId, Socket>>>,
+    /// Some have come that nobody has looked at since.
+    has_newcomers: AtomicBool,
     presence: watch::Sender<Presence>,
     next_connection: AtomicU64,
 }
@@ -145,6 +147,7 @@ impl Hub {
                 worker,
                 groups: Mutex::default(),
                 sockets: Mutex::default(),
+                has_newcomers: AtomicBool::default(),
                 presence: watch::Sender::default(),
                 next_connection: AtomicU64::new(1),
             }),
@@ -218,6 +221,7 @@ impl Hub {
             .entry(session.clone())
             .or_default()
             .insert(connection, here);
+        self.inner.has_newcomers.store(true, Ordering::Release);
         debug!(%group, conn.id = connection.0, "a socket is open");
         let (end, farewell) = socket::run(stream, early, connection, &mailbox, &mut reader).await;
         debug!(%group, conn.id = connection.0, ?end, "a socket is closed");
@@ -237,6 +241,12 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Whether sockets have been opened since this was last asked: what their sessions may do was looked at before, and
+    /// may have changed by the time they were among those in use.
+    pub fn has_newcomers(&self) -> bool {
+        self.inner.has_newcomers.swap(false, Ordering::Acquire)
     }
 
     /// The sessions that have sockets open, and in which groups.

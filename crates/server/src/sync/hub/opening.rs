@@ -217,13 +217,21 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, sync::Arc};
+    use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
-    use engine::Compaction;
+    use engine::{Access, Compaction};
     use tempfile::TempDir;
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
 
     use super::*;
-    use crate::{sync::HubSettings, worker::WorkerSettings};
+    use crate::{
+        door::SessionId,
+        sync::{Admitted, HubSettings},
+        worker::WorkerSettings,
+    };
 
     fn hub(folder: &TempDir) -> Hub {
         Hub::start(HubSettings {
@@ -280,6 +288,34 @@ mod tests {
         assert!(matches!(hub.groups().get(&group()), Some(Opened::Damaged)));
         let said = fs::read_to_string(&lines).unwrap();
         assert!(said.contains("is damaged"), "{said:?}");
+    }
+
+    /// Its session may have been revoked since its handshake, and nothing have changed since then.
+    #[tokio::test]
+    async fn that_a_socket_is_new_is_said_once_it_is_among_those_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = hub(&folder);
+        assert!(hub.has_group(&group()).await);
+        assert!(!hub.has_newcomers());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, socket) = tokio::join!(client, listener.accept());
+        let admitted = Admitted {
+            session: SessionId::random().unwrap(),
+            group: group(),
+            access: Access::Read,
+        };
+        let place = hub.place().unwrap();
+        hub.serve(socket.unwrap().0, &[], admitted, place).unwrap();
+        let said = async {
+            while !hub.has_newcomers() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), said).await.unwrap();
+        assert_eq!(hub.in_use().len(), 1);
+        assert!(!hub.has_newcomers(), "it was said");
+        drop(client);
     }
 
     #[tokio::test]
