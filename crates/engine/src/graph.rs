@@ -192,6 +192,15 @@ impl Graph {
         self.heads.len()
     }
 
+    /// Whether a change that is not there would be one head more: it builds on none of them.
+    pub(crate) fn would_branch(&self, change: &ChangeChunk) -> bool {
+        let is_head = |dep| {
+            let node = self.find(dep);
+            node.is_some_and(|node| self.heads.contains(&node))
+        };
+        self.find(&change.hash).is_none() && !change.deps.iter().any(is_head)
+    }
+
     /// The node with this hash.
     pub(crate) fn find(&self, hash: &ChangeHash) -> Option<Node> {
         self.by_hash

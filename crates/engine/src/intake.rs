@@ -35,6 +35,8 @@ pub(crate) struct Orphans {
     by_hash: BTreeMap<ChangeHash, Waiting>,
     /// Missing dependencies, each with an orphan that was found to wait for it.
     waiting: BTreeSet<(ChangeHash, ChangeHash)>,
+    /// Those that wait for themselves: they lack nothing, and are taken along by whatever is taken next.
+    held: BTreeSet<ChangeHash>,
     bytes: usize,
 }
 
@@ -141,8 +143,7 @@ impl Orphans {
             .for_each(|change| self.keep(change, graph));
     }
 
-    /// Has a change wait for a dependency that the graph lacks; for itself, and so for whoever asks next, if it lacks
-    /// none.
+    /// Has a change wait for a dependency that the graph lacks; for itself if it lacks none.
     fn keep(&mut self, change: ChangeChunk, graph: &Graph) {
         let missing = change.deps.iter().find(|dep| graph.find(dep).is_none());
         let missing = missing.copied().unwrap_or(change.hash);
@@ -154,12 +155,16 @@ impl Orphans {
         drop(self.remove(&hash));
         self.bytes += change.bytes.len();
         self.waiting.insert((missing, hash));
+        if missing == hash {
+            self.held.insert(hash);
+        }
         self.by_hash.insert(hash, Waiting { change, missing });
     }
 
     fn remove(&mut self, hash: &ChangeHash) -> Option<ChangeChunk> {
         let Waiting { change, missing } = self.by_hash.remove(hash)?;
         self.waiting.remove(&(missing, *hash));
+        self.held.remove(hash);
         self.bytes -= change.bytes.len();
         Some(change)
     }
@@ -218,7 +223,9 @@ pub(crate) fn take(
     let outcome = changes
         .into_iter()
         .try_for_each(|change| batch.take_one(change));
-    let outcome = outcome.and_then(|()| batch.within_limits());
+    let outcome = outcome
+        .and_then(|()| batch.adopt_held())
+        .and_then(|()| batch.within_limits());
     let Batch {
         graph,
         orphans,
@@ -294,15 +301,9 @@ pub(crate) fn readmit(
         adopted,
         heads_before,
     };
-    let mut queue = VecDeque::new();
-    for hash in ready {
-        batch.wake(hash, &mut queue);
-        while let Some(orphan) = queue.pop_front() {
-            if let Some(hash) = batch.adopt(orphan)? {
-                batch.wake(hash, &mut queue);
-            }
-        }
-    }
+    ready
+        .into_iter()
+        .try_for_each(|hash| batch.adopt_behind(hash))?;
     let Batch {
         graph,
         pieces,
@@ -321,18 +322,38 @@ pub(crate) fn readmit(
 impl Batch<'_> {
     /// Links a change, and the orphans that waited for it, and those that waited for them.
     fn take_one(&mut self, change: ChangeChunk) -> Result<(), IntakeError> {
-        let mut ready = VecDeque::new();
-        if self
-            .link_or_keep(change)?
-            .is_some_and(|hash| self.wake(hash, &mut ready))
-        {
-            while let Some(orphan) = ready.pop_front() {
-                if let Some(hash) = self.adopt(orphan)? {
-                    self.wake(hash, &mut ready);
-                }
+        match self.link_or_keep(change)? {
+            Some(hash) => self.adopt_behind(hash),
+            None => Ok(()),
+        }
+    }
+
+    /// Links the orphans that waited for `hash`, and those that waited for them.
+    fn adopt_behind(&mut self, hash: ChangeHash) -> Result<(), IntakeError> {
+        let mut ready = VecDeque::from(self.orphans.remove_waiting_for(hash));
+        self.as_it_came &= ready.is_empty();
+        while let Some(orphan) = ready.pop_front() {
+            if let Some(hash) = self.adopt(orphan)? {
+                ready.extend(self.orphans.remove_waiting_for(hash));
             }
         }
         Ok(())
+    }
+
+    /// Links the orphans that lack nothing: there were too many heads when they were woken, or a write failed that had
+    /// taken them along.
+    fn adopt_held(&mut self) -> Result<(), IntakeError> {
+        while !self.has_all_heads()
+            && let Some(hash) = self.orphans.held.first().copied()
+        {
+            self.adopt_behind(hash)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an orphan that would be one head more is to wait.
+    fn has_all_heads(&self) -> bool {
+        self.graph.count_heads() >= HEADS_MAX.max(self.heads_before)
     }
 
     /// The change's hash, if it is now a node and was none before.
@@ -365,7 +386,7 @@ impl Batch<'_> {
     /// Links an orphan; one that can never be linked leaves the queue, and does not spoil the batch.
     fn adopt(&mut self, orphan: ChangeChunk) -> Result<Option<ChangeHash>, IntakeError> {
         // it waits on: whoever brought what it waits for is not to be refused for it
-        if self.graph.count_heads() >= HEADS_MAX.max(self.heads_before) {
+        if self.has_all_heads() && self.graph.would_branch(&orphan) {
             let hash = orphan.hash;
             self.orphans.insert(orphan, hash);
             return Ok(None);
@@ -404,13 +425,6 @@ impl Batch<'_> {
                 Ok(Some(change.hash))
             }
         }
-    }
-
-    /// Moves the orphans that waited for `hash` to `ready`; whether there were any.
-    fn wake(&mut self, hash: ChangeHash, ready: &mut VecDeque<ChangeChunk>) -> bool {
-        ready.extend(self.orphans.remove_waiting_for(hash));
-        self.as_it_came &= ready.is_empty();
-        !ready.is_empty()
     }
 
     fn within_limits(&self) -> Result<(), IntakeError> {
@@ -462,6 +476,10 @@ mod tests {
             let whole = Bytes::copy_from_slice(changes);
             let changes = changes.iter().map(|n| change(*n)).collect();
             take(&mut self.graph, &mut self.orphans, changes, &whole)
+        }
+
+        fn take_all(&mut self, changes: Vec<ChangeChunk>) -> Taken {
+            take(&mut self.graph, &mut self.orphans, changes, &Bytes::new()).unwrap()
         }
     }
 
@@ -597,6 +615,76 @@ mod tests {
             let again = take(orphans_of(count, 1)).unwrap();
             assert!(again.is_empty());
         }
+    }
+
+    /// The first change of an actor of its own.
+    fn first(n: u32, deps: &[ChangeHash]) -> ChangeChunk {
+        let mut name = [3; 32];
+        name[..4].copy_from_slice(&n.to_le_bytes());
+        ChangeChunk {
+            hash: ChangeHash::from_bytes(name),
+            deps: deps.to_vec(),
+            actor: n.to_le_bytes().into(),
+            ..change(1)
+        }
+    }
+
+    /// As many heads as there may be, and orphans of which some waited for the last one of them.
+    fn full_of_heads(orphans: Vec<ChangeChunk>) -> Document {
+        let mut document = Document::default();
+        document.take_all(orphans);
+        let others = 0..u32::try_from(HEADS_MAX).unwrap() - 1;
+        document.take_all(others.map(|n| first(n, &[])).collect());
+        document.take(&[1]).unwrap();
+        document
+    }
+
+    #[test]
+    fn an_orphan_for_which_there_are_too_many_heads_is_taken_as_soon_as_there_are_fewer() {
+        let orphans = [70_000, 70_001, 70_002].map(|n| first(n, &[hash(1)]));
+        let mut document = full_of_heads(orphans.to_vec());
+        // one of them took the place of what they had waited for
+        assert_eq!(document.graph.count_heads(), HEADS_MAX);
+        assert_eq!(document.orphans.by_hash.len(), 2);
+        let known = document.take(&[1]).unwrap();
+        assert!(known.is_empty(), "there is no room");
+        // two heads become one, and then three
+        for (merged, waiting) in [(vec![0, 1], 1), (vec![2, 3, 4], 0)] {
+            let deps: Vec<_> = merged.iter().map(|n| first(*n, &[]).hash).collect();
+            let taken = document.take_all(vec![first(80_000 + merged[0], &deps)]);
+            assert_eq!((taken.nodes.len(), taken.adopted.len()), (2, 1));
+            assert_eq!(document.orphans.by_hash.len(), waiting);
+        }
+        assert_eq!(document.graph.count_heads(), HEADS_MAX - 1);
+    }
+
+    #[test]
+    fn an_orphan_that_is_no_head_more_is_taken_however_many_there_are() {
+        let deps = [hash(1), first(0, &[]).hash];
+        let document = full_of_heads(vec![first(70_000, &deps)]);
+        assert!(document.orphans.is_empty());
+    }
+
+    /// A whole document brought it, with what it waited for.
+    #[test]
+    fn an_orphan_that_is_there_leaves_the_queue_however_many_heads_there_are() {
+        let orphan = first(70_000, &[hash(200)]);
+        let mut document = full_of_heads(vec![orphan.clone()]);
+        let place = Place::Tail {
+            start: 0,
+            length: 1,
+        };
+        let missing = ChangeChunk {
+            hash: hash(200),
+            ..first(70_001, &[])
+        };
+        for change in [&missing, &orphan] {
+            document.graph.link(change, place).unwrap();
+        }
+        let waiting = document.orphans.take_all();
+        let taken = readmit(&mut document.graph, &mut document.orphans, waiting).unwrap();
+        assert_eq!((taken.nodes.len(), taken.adopted.len()), (0, 1));
+        assert!(document.orphans.is_empty());
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! The calm between storms: all faults are over. Whoever is connected must come into step; then everybody comes back, as
 //! that heals much, and all must come into step, and then be still.
 
-use automerge::ReadDoc;
+use automerge::{Change, ReadDoc};
 use engine::{
     ChangeHash, Effect, Input,
+    limits::HEADS_MAX,
     storage::{Answer, Read, ReadWhat},
 };
 use store::SessionAccess;
 
 use crate::{
     book::Place,
+    frames::ours,
     link::{Link, Who},
     violation::{Checker, Step, Violation},
     world::World,
@@ -263,7 +265,7 @@ impl World {
         matches!(answer, Some(Ok(Answer::Meta(Some(meta)))) if meta.quarantine.is_some() && meta.has_pushed)
     }
 
-    /// No orphan waits for what is there, or is there itself, in a document that somebody has opened.
+    /// No orphan waits that is there itself, or for which all is there and room, in a document that somebody has opened.
     fn check_orphans_found_home(&mut self) -> Step {
         let is_opened = |(group, document): &Place| {
             self.devices.iter().any(|device| {
@@ -274,12 +276,20 @@ impl World {
         };
         let places: Vec<_> = self.book.places().into_iter().filter(is_opened).collect();
         for place in places {
+            let has_room = self.book.heads(place).len() < HEADS_MAX;
             for orphan in self.orphans(place) {
-                if self.book.is_stored(place, &orphan) {
-                    let what =
-                        format!("{}: orphan {orphan} has its place and still waits", place.1);
-                    return Err(Violation::new(Checker::Convergent, what));
-                }
+                let deps = Change::try_from(&*orphan.bytes);
+                let deps = deps.map_or(vec![], |change| change.deps().to_vec());
+                let is_there = |dep| self.book.is_stored(place, &ours(dep));
+                let what = if self.book.is_stored(place, &orphan.hash) {
+                    "has its place"
+                } else if has_room && deps.iter().all(is_there) {
+                    "lacks nothing"
+                } else {
+                    continue;
+                };
+                let what = format!("{}: orphan {} {what} and still waits", place.1, orphan.hash);
+                return Err(Violation::new(Checker::Convergent, what));
             }
         }
         Ok(())

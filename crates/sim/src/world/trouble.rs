@@ -161,16 +161,14 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn orphans(&mut self, place: crate::book::Place) -> Vec<engine::ChangeHash> {
+    pub(crate) fn orphans(&mut self, place: crate::book::Place) -> Vec<engine::storage::Orphan> {
         let read = engine::storage::Read {
             document: place.1,
             what: engine::storage::ReadWhat::Graph,
         };
         let answer = self.group(place.0).map(|group| group.store.read(&read));
         match answer {
-            Some(Ok(engine::storage::Answer::Graph { orphans, .. })) => {
-                orphans.into_iter().map(|orphan| orphan.hash).collect()
-            }
+            Some(Ok(engine::storage::Answer::Graph { orphans, .. })) => orphans,
             _ => vec![],
         }
     }
