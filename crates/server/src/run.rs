@@ -1,6 +1,7 @@
 //! A running server: from its settings to its end.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirEntry, File, Metadata, TryLockError},
     io::ErrorKind,
     net::SocketAddr,
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use futures_util::future::select_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use store::AccountStore;
+use store::{AccountError, AccountStore};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
@@ -25,6 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     door::{Door, JournalTime, Policy, Resolvers, SessionId},
+    group::Group,
     http::{self, App, TryIt},
     origin::Origin,
     outbound::{ClientResolver, DidResolver, Loopback, Outbound},
@@ -383,31 +385,20 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = looks.tick() => {}
             () = http::stopped(&mut stop) => return,
         }
-        let (counter, mut looked) = match app.door.change_counter() {
-            Ok(counter) => (Some(counter), Ok(())),
-            Err(problem) => (None, Err(problem)),
-        };
-        let has_newcomers = app.hub.has_newcomers();
-        let is_same = counter.is_some() && counter == seen && !has_newcomers;
+        let counter = app.door.change_counter();
+        let now = counter.as_ref().ok().copied();
+        let newcomers = app.hub.take_newcomers();
         // besides what others change, time passes: every second is soon enough
-        if is_same && !look.is_multiple_of(4) {
+        if now.is_some() && now == seen && !look.is_multiple_of(4) {
+            // what cannot be looked at is said when all are
+            close_ended(&app, newcomers).ok();
             continue;
         }
-        seen = counter;
+        seen = now;
         let in_use = app.hub.in_use();
         app.door
             .keep(in_use.iter().map(|(session, _)| session.clone()));
-        for (session, group) in in_use {
-            match app.door.access(&session, &group) {
-                Ok(access) => {
-                    app.hub.set_access(&session, &group, access);
-                    if access.is_none() {
-                        info!(session.id = %session, %group, "a session has ended; its sockets are closed");
-                    }
-                }
-                Err(problem) => looked = Err(problem),
-            }
-        }
+        let looked = counter.and(close_ended(&app, in_use));
         let before = app.door.reading.is(looked.is_ok());
         match looked {
             Err(problem) if before => error!("cannot look what sessions may do: {problem}"),
@@ -415,6 +406,24 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// Closes the sockets of those of these sessions that have ended, and sees to it that the others may do in these groups
+/// what they may now.
+fn close_ended(app: &App, sessions: BTreeSet<(SessionId, Group)>) -> Result<(), AccountError> {
+    let mut looked = Ok(());
+    for (session, group) in sessions {
+        match app.door.access(&session, &group) {
+            Ok(access) => {
+                app.hub.set_access(&session, &group, access);
+                if access.is_none() {
+                    info!(session.id = %session, %group, "a session has ended; its sockets are closed");
+                }
+            }
+            Err(problem) => looked = Err(problem),
+        }
+    }
+    looked
 }
 
 /// Writes down what was counted, each in its turn. A change that was begun when the server ends is made in its thread.

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -55,8 +55,8 @@ struct Inner {
     worker: Worker,
     groups: Mutex<BTreeMap<Group, Opened>>,
     sockets: Mutex<BTreeMap<SessionId, BTreeMap<ConnectionId, Socket>>>,
-    /// Some have come that nobody has looked at since.
-    has_newcomers: AtomicBool,
+    /// The sessions of those that nobody has asked for since they were opened.
+    newcomers: Mutex<BTreeSet<(SessionId, Group)>>,
     presence: watch::Sender<Presence>,
     next_connection: AtomicU64,
 }
@@ -147,7 +147,7 @@ impl Hub {
                 worker,
                 groups: Mutex::default(),
                 sockets: Mutex::default(),
-                has_newcomers: AtomicBool::default(),
+                newcomers: Mutex::default(),
                 presence: watch::Sender::default(),
                 next_connection: AtomicU64::new(1),
             }),
@@ -221,7 +221,7 @@ impl Hub {
             .entry(session.clone())
             .or_default()
             .insert(connection, here);
-        self.inner.has_newcomers.store(true, Ordering::Release);
+        self.newcomers().insert((session.clone(), group.clone()));
         debug!(%group, conn.id = connection.0, "a socket is open");
         let (end, farewell) = socket::run(stream, early, connection, &mailbox, &mut reader).await;
         debug!(%group, conn.id = connection.0, ?end, "a socket is closed");
@@ -243,10 +243,10 @@ impl Hub {
         }
     }
 
-    /// Whether sockets have been opened since this was last asked: what their sessions may do was looked at before, and
-    /// may have changed by the time they were among those in use.
-    pub fn has_newcomers(&self) -> bool {
-        self.inner.has_newcomers.swap(false, Ordering::Acquire)
+    /// The sessions of sockets that were opened since this was last asked, and in which groups: what they may do was
+    /// looked at before, and may have changed by the time they were among those in use.
+    pub fn take_newcomers(&self) -> BTreeSet<(SessionId, Group)> {
+        std::mem::take(&mut *self.newcomers())
     }
 
     /// The sessions that have sockets open, and in which groups.
@@ -350,6 +350,11 @@ impl Hub {
             .groups
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn newcomers(&self) -> MutexGuard<'_, BTreeSet<(SessionId, Group)>> {
+        let newcomers = self.inner.newcomers.lock();
+        newcomers.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sockets(&self) -> MutexGuard<'_, BTreeMap<SessionId, BTreeMap<ConnectionId, Socket>>> {

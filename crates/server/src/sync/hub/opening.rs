@@ -217,7 +217,12 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        fs,
+        sync::Arc,
+        time::Duration,
+    };
 
     use engine::{Access, Compaction};
     use tempfile::TempDir;
@@ -296,7 +301,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let hub = hub(&folder);
         assert!(hub.has_group(&group()).await);
-        assert!(!hub.has_newcomers());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, socket) = tokio::join!(client, listener.accept());
@@ -305,16 +309,21 @@ mod tests {
             group: group(),
             access: Access::Read,
         };
+        let expected = BTreeSet::from([(admitted.session.clone(), group())]);
         let place = hub.place().unwrap();
         hub.serve(socket.unwrap().0, &[], admitted, place).unwrap();
         let said = async {
-            while !hub.has_newcomers() {
+            loop {
+                let newcomers = hub.take_newcomers();
+                if !newcomers.is_empty() {
+                    break newcomers;
+                }
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(10), said).await.unwrap();
-        assert_eq!(hub.in_use().len(), 1);
-        assert!(!hub.has_newcomers(), "it was said");
+        let said = timeout(Duration::from_secs(10), said).await.unwrap();
+        assert_eq!((said, hub.in_use()), (expected.clone(), expected));
+        assert!(hub.take_newcomers().is_empty(), "it was said");
         drop(client);
     }
 
