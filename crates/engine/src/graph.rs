@@ -192,13 +192,13 @@ impl Graph {
         self.heads.len()
     }
 
-    /// Whether a change that is not there would be one head more: it builds on none of them.
+    /// Whether a change that is not there, and lacks nothing, would be one head more: it builds on none of them.
     pub(crate) fn would_branch(&self, change: &ChangeChunk) -> bool {
-        let is_head = |dep| {
+        let is_beneath = |dep| {
             let node = self.find(dep);
-            node.is_some_and(|node| self.heads.contains(&node))
+            node.is_some_and(|node| !self.heads.contains(&node))
         };
-        self.find(&change.hash).is_none() && !change.deps.iter().any(is_head)
+        self.find(&change.hash).is_none() && change.deps.iter().all(is_beneath)
     }
 
     /// The node with this hash.

@@ -304,6 +304,7 @@ pub(crate) fn readmit(
     ready
         .into_iter()
         .try_for_each(|hash| batch.adopt_behind(hash))?;
+    batch.adopt_held()?;
     let Batch {
         graph,
         pieces,
@@ -662,6 +663,47 @@ mod tests {
     fn an_orphan_that_is_no_head_more_is_taken_however_many_there_are() {
         let deps = [hash(1), first(0, &[]).hash];
         let document = full_of_heads(vec![first(70_000, &deps)]);
+        assert!(document.orphans.is_empty());
+    }
+
+    /// It was woken by one of them, on which another orphan had been built just before, and lacked the other.
+    #[test]
+    fn an_orphan_that_lacks_something_waits_for_that_however_many_heads_there_are() {
+        let other = first(70_000, &[]);
+        let (first_there, merging) = (
+            first(70_001, &[hash(1)]),
+            first(70_002, &[hash(1), other.hash]),
+        );
+        let mut document = Document::default();
+        document.take_all(vec![first_there, merging]);
+        let others = 0..u32::try_from(HEADS_MAX).unwrap() - 1;
+        document.take_all(others.map(|n| first(n, &[])).collect());
+        document.take(&[1]).unwrap();
+        assert_eq!(document.orphans.by_hash.len(), 1);
+        assert_eq!(document.graph.count_heads(), HEADS_MAX);
+        // one head more, and the orphan takes its place
+        let taken = document.take_all(vec![other]);
+        assert_eq!((taken.nodes.len(), taken.adopted.len()), (2, 1));
+        assert!(document.orphans.is_empty());
+    }
+
+    /// What they waited for was brought by a whole document.
+    #[test]
+    fn of_orphans_that_are_taken_once_more_one_makes_room_for_another() {
+        let branch = first(70_000, &[hash(1)]);
+        let merged: Vec<_> = (0..2).map(|n| first(n, &[]).hash).collect();
+        let merging = first(70_001, &merged);
+        assert!(branch.hash < merging.hash, "it is looked at first");
+        let mut document = full_of_heads(vec![]);
+        document.take(&[2]).unwrap();
+        assert_eq!(document.graph.count_heads(), HEADS_MAX);
+        let taken = readmit(
+            &mut document.graph,
+            &mut document.orphans,
+            vec![branch, merging],
+        )
+        .unwrap();
+        assert_eq!((taken.nodes.len(), taken.adopted.len()), (2, 2));
         assert!(document.orphans.is_empty());
     }
 
