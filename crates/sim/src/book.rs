@@ -153,8 +153,7 @@ impl Book {
         match (load_into(doc, chunk), chunk.kind) {
             (Ok(()), _) => Ok(()),
             (Err(_), ChunkKind::Pushed) => {
-                self.unproven.entry(place).or_default().extend(heads);
-                self.were_unloadable.insert(place);
+                self.note_unloadable(place, heads.iter().copied());
                 Ok(())
             }
             (Err(problem), ChunkKind::Tail | ChunkKind::Snapshot) => {
@@ -186,6 +185,14 @@ impl Book {
         self.stored.insert(place, now);
         self.note_proven(place, chunks);
         Ok(())
+    }
+
+    /// A chunk that cannot be loaded is there, and says that it has these heads.
+    fn note_unloadable(&mut self, place: Place, heads: impl IntoIterator<Item = ChangeHash>) {
+        self.unproven.entry(place).or_default().extend(heads);
+        self.were_unloadable.insert(place);
+        // another one may have gone before, of which the engine has not heard yet that everything is known
+        self.proven.remove(&place);
     }
 
     /// A chunk that cannot be loaded is told of no more once it is gone.
@@ -227,6 +234,11 @@ impl Book {
         self.stored.insert(place, load(chunks));
         self.note_proven(place, chunks);
         self.note_heard(place.0);
+        // its write may have failed, and been found all the same
+        let pushed = chunks.iter().filter(|it| it.kind == ChunkKind::Pushed);
+        for chunk in pushed.filter(|it| load_into(&mut Automerge::new(), it).is_err()) {
+            self.note_unloadable(place, chunks::claimed_heads(&chunk.bytes));
+        }
         Ok(())
     }
 
@@ -304,7 +316,13 @@ fn load_into(doc: &mut Automerge, chunk: &StoredChunk) -> Result<(), String> {
         ChunkKind::Tail | ChunkKind::Snapshot => load(doc),
         ChunkKind::Pushed => {
             let mut with_it = doc.clone();
-            unless_it_panics(|| Some(load(&mut with_it))).unwrap_or(Err("a panic".into()))?;
+            let load = || {
+                let loaded = load(&mut with_it);
+                // some are loaded, and panic when they are looked at
+                drop(with_it.get_changes(&[]));
+                Some(loaded)
+            };
+            unless_it_panics(load).unwrap_or(Err("a panic".into()))?;
             *doc = with_it;
             Ok(())
         }
@@ -320,5 +338,100 @@ fn check_ephemeral(group: usize, received: &Received) -> Step {
     } else {
         let what = format!("an ephemeral message went to {expected}: {text}");
         Err(Violation::new(Checker::Private, what))
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected ends"
+)]
+mod tests {
+    use automerge::{
+        ROOT,
+        sync::{State, SyncDoc},
+        transaction::Transactable,
+    };
+
+    use super::*;
+    use crate::frames::sync_frame;
+
+    const PLACE: (usize, [u8; 16]) = (0, [1; 16]);
+
+    fn at() -> Place {
+        (PLACE.0, DocumentId::from_bytes(PLACE.1))
+    }
+
+    /// A whole document that does not load, and the heads that it claims.
+    fn counterfeit(value: &str) -> (StoredChunk, Vec<ChangeHash>) {
+        let mut doc = Automerge::new();
+        let mut transaction = doc.transaction();
+        transaction.put(ROOT, "key", value).unwrap();
+        transaction.commit();
+        let heads = doc.get_heads().iter().map(ours).collect();
+        let mut bytes = doc.save();
+        // a letter of the value
+        let at = bytes
+            .windows(value.len())
+            .position(|part| part == value.as_bytes())
+            .unwrap();
+        bytes[at] ^= 1;
+        chunks::seal(&mut bytes);
+        assert!(Automerge::load(&bytes).is_err());
+        let chunk = StoredChunk {
+            number: 0,
+            kind: ChunkKind::Pushed,
+            bytes: bytes.into(),
+        };
+        (chunk, heads)
+    }
+
+    fn write(chunk: &StoredChunk, heads: &[ChangeHash]) -> Write {
+        Write {
+            document: at().1,
+            action: WriteAction::Append {
+                chunk: Some(chunk.clone()),
+                heads: heads.to_vec(),
+                changes: 0,
+                orphans: vec![],
+                adopted: vec![],
+            },
+        }
+    }
+
+    fn told_of(book: &mut Book, heads: &[ChangeHash]) -> Step {
+        let mut message = Automerge::new()
+            .generate_sync_message(&mut State::new())
+            .unwrap();
+        message.heads = heads.iter().map(theirs).collect();
+        let frame = sync_frame("sync", "server", at().1, &message.encode());
+        book.check_outgoing(0, Some(Access::Write), &Received::parse(&frame))
+    }
+
+    #[test]
+    fn who_is_told_of_a_counterfeit_that_was_found_after_a_restart_is_told_right() {
+        let (chunk, heads) = counterfeit("value");
+        let mut book = Book::default();
+        // its write failed
+        book.reread(at(), &[chunk]).unwrap();
+        told_of(&mut book, &heads).unwrap();
+        assert!(book.was_unloadable(at()));
+    }
+
+    #[test]
+    fn a_second_counterfeit_that_is_stored_before_all_was_heard_is_not_proven() {
+        let ((first, its_heads), (second, heads)) = (counterfeit("value"), counterfeit("another"));
+        let mut book = Book::default();
+        for chunk in [&first, &second] {
+            let brings = chunks::hashes(&chunk.bytes).into_iter();
+            book.admitted.extend(brings.map(|hash| (at(), hash)));
+        }
+        book.note_stored(0, &write(&first, &its_heads)).unwrap();
+        book.check_kept(at(), &[]).unwrap();
+        // the engine has heard that it is gone, and not yet of something else that was committed
+        book.note_stored(0, &write(&second, &heads)).unwrap();
+        book.note_heard(0);
+        told_of(&mut book, &heads).unwrap();
     }
 }

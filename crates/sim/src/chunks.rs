@@ -81,6 +81,27 @@ fn hashes_of_whole(bytes: &[u8]) -> Option<Vec<ChangeHash>> {
     })
 }
 
+/// The heads that a whole document says it has, whatever is in it.
+///
+/// Source: Automerge binary format, "document chunks": actors, then heads.
+pub(crate) fn claimed_heads(bytes: &[u8]) -> Vec<ChangeHash> {
+    let chunks = split(bytes).unwrap_or_default();
+    let of_chunk = |chunk: Chunk<'_>| {
+        let (actors, at) = leb128(chunk.contents)?;
+        let mut rest = chunk.contents.get(at..)?;
+        for _ in 0..actors {
+            let (length, at) = leb128(rest)?;
+            rest = rest.get(at + length..)?;
+        }
+        let (count, at) = leb128(rest)?;
+        let heads = rest.get(at..)?.chunks_exact(ChangeHash::BYTES).take(count);
+        let heads = heads.filter_map(|head| Some(ChangeHash::from_bytes(head.try_into().ok()?)));
+        Some(heads.collect::<Vec<_>>())
+    };
+    let wholes = chunks.into_iter().filter(|chunk| chunk.kind == DOCUMENT);
+    wholes.filter_map(of_chunk).flatten().collect()
+}
+
 /// What comes of reading something that was made to hurt: Automerge may panic at it.
 pub(crate) fn unless_it_panics<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(read)).ok().flatten()

@@ -4,6 +4,7 @@ use engine::{Access, ConnectionId, DocumentId, Input};
 
 use super::{World, short};
 use crate::{
+    chunks,
     frames::Received,
     link::{Link, Who},
     violation::Step,
@@ -71,7 +72,7 @@ impl World {
         };
         let says = match link.who {
             Who::Device(number) => match self.devices.get_mut(number) {
-                Some(device) => match (device.receive(&frame), document_of(&frame)) {
+                Some(device) => match (device.receive(&frame), whole_document(&frame)) {
                     // what the worker died of goes to devices as it was pushed
                     (Err(_), Some(document))
                         if self.book.was_unloadable((link.group, document)) =>
@@ -147,6 +148,11 @@ impl World {
     }
 }
 
-fn document_of(frame: &[u8]) -> Option<DocumentId> {
-    Received::parse(frame).document.parse().ok()
+/// The document of a frame that brings it whole.
+fn whole_document(frame: &[u8]) -> Option<DocumentId> {
+    let received = Received::parse(frame);
+    let is_document = |bytes: &[u8]| bytes.get(8) == Some(&chunks::DOCUMENT);
+    let is_whole =
+        received.kind == "sync" && received.sync_message().changes.iter().any(is_document);
+    received.document.parse().ok().filter(|_| is_whole)
 }
