@@ -10,7 +10,7 @@ mod world;
 use automerge::sync::MessageFlags;
 use engine::{Access, Input, Refusal};
 use world::{
-    Client, Dice, World, document, in_step, message_of, pushed, settings, sync_frame, talk, write,
+    Client, World, document, in_step, message_of, pushed, settings, sync_frame, talk, write_noise,
 };
 
 #[test]
@@ -199,13 +199,7 @@ fn a_session_that_may_write_is_asked_for_what_it_kept_also_if_all_was_to_be_sent
     reader.send(&mut world);
     talk(&mut world, std::slice::from_mut(&mut reader));
     world.input(Input::Congested { connection });
-    let mut dice = Dice(1);
-    for _ in 0..4 {
-        let text: String = (0..9_000)
-            .map(|_| format!("{:016x}", dice.roll()))
-            .collect();
-        write(&mut world, &mut writer, &text);
-    }
+    write_noise(&mut world, &mut writer, 4, 144_000);
     world.input(Input::Drained { connection });
     assert_eq!(world.asked.len(), 1, "more than is kept in memory");
     world.pass_ms(10_000);

@@ -12,14 +12,9 @@ use engine::{
     Input,
     storage::{ChunkKind, Orphan},
 };
-use world::{Dice, World, document, in_step, message_of, ours, settings, sync_frame, talk, write};
-
-/// Text of so many bytes that deflates to half of them, and to no less.
-fn text(dice: &mut Dice, bytes: usize) -> String {
-    (0..bytes / 16)
-        .map(|_| format!("{:016x}", dice.roll()))
-        .collect()
-}
+use world::{
+    Dice, World, document, in_step, message_of, noise, ours, settings, sync_frame, talk, write,
+};
 
 fn last_chunk(world: &World) -> (u64, ChunkKind, usize) {
     let chunk = world.store.documents[&document(7)].chunks.last().unwrap();
@@ -33,7 +28,7 @@ fn a_snapshot_is_read_before_it_is_said_to_be_stored(before: usize, after: usize
     let [mut writer, reader] = in_step(&mut world);
     let mut dice = Dice(1);
     let mut clients = if before > 0 {
-        write(&mut world, &mut writer, &text(&mut dice, before));
+        write(&mut world, &mut writer, &noise(&mut dice, before));
         let mut clients = [writer, reader];
         talk(&mut world, &mut clients);
         world.pass_ms(400);
@@ -45,7 +40,7 @@ fn a_snapshot_is_read_before_it_is_said_to_be_stored(before: usize, after: usize
     let connection = clients[1].connection.unwrap();
     world.input(Input::Congested { connection });
     // longer than what is kept in memory
-    write(&mut world, &mut clients[0], &text(&mut dice, after));
+    write(&mut world, &mut clients[0], &noise(&mut dice, after));
     let (number, kind, chunk_bytes) = last_chunk(&world);
     assert_eq!(kind, ChunkKind::Tail);
 
@@ -86,7 +81,7 @@ fn a_graph_that_was_read_before_a_snapshot_was_stored_and_comes_after_it_serves_
     let mut world = World::new(settings());
     let [mut writer, mut reader] = in_step(&mut world);
     reader.disconnect(&mut world);
-    write(&mut world, &mut writer, &text(&mut Dice(1), 200_000));
+    write(&mut world, &mut writer, &noise(&mut Dice(1), 200_000));
     writer.disconnect(&mut world);
     world.crash();
     writer.connect(&mut world);
@@ -122,7 +117,7 @@ fn a_change_behind_one_that_was_on_its_way_while_a_snapshot_was_stored_has_a_num
     let mut world = World::new(settings());
     let [mut writer, mut reader] = in_step(&mut world);
     reader.disconnect(&mut world);
-    write(&mut world, &mut writer, &text(&mut Dice(1), 200_000));
+    write(&mut world, &mut writer, &noise(&mut Dice(1), 200_000));
     writer.disconnect(&mut world);
     world.crash();
     writer.connect(&mut world);

@@ -16,8 +16,8 @@ use engine::{
     storage::ReadWhat,
 };
 use world::{
-    Client, Dice, Forge, Received, Request, World, document, in_step, message_of, settings,
-    sync_frame, talk, watch_frame, write,
+    Client, Dice, Forge, Received, Request, World, document, in_step, message_of, noise, settings,
+    sync_frame, talk, watch_frame, write, write_noise,
 };
 
 /// That a device has nothing, and wants everything; it reads whole documents.
@@ -63,9 +63,7 @@ fn who_asks_for_many_documents_at_once_is_read_some_and_the_others_once_those_ar
     const COUNT: u8 = 20;
     let mut world = World::new(settings());
     let mut dice = Dice(1);
-    let value: String = (0..(1 << 17))
-        .map(|_| format!("{:016x}", dice.roll()))
-        .collect();
+    let value = noise(&mut dice, 2 << 20);
     // others have them open
     for n in 0..COUNT {
         let mut writer = Client::new("writer", document(n));
@@ -163,9 +161,7 @@ fn long_changes_that_a_lagging_peer_lacks_of_many_documents_are_read_a_few_at_a_
     }
     world.input(Input::Congested { connection: reader });
     let mut dice = Dice(1);
-    let value: String = (0..(1 << 17))
-        .map(|_| format!("{:016x}", dice.roll()))
-        .collect();
+    let value = noise(&mut dice, 2 << 20);
     for writer in &mut writers {
         write(&mut world, writer, &value);
     }
@@ -292,13 +288,7 @@ fn a_session_that_may_write_again_before_its_device_was_told_that_it_may_not_is_
     let [mut writer, mut reader] = in_step(&mut world);
     let connection = reader.connection.unwrap();
     world.input(Input::Congested { connection });
-    let mut dice = Dice(1);
-    for _ in 0..4 {
-        let text: String = (0..9_000)
-            .map(|_| format!("{:016x}", dice.roll()))
-            .collect();
-        write(&mut world, &mut writer, &text);
-    }
+    write_noise(&mut world, &mut writer, 4, 144_000);
     world.input(Input::Drained { connection });
     assert_eq!(world.asked.len(), 1, "more than is kept in memory");
     for access in [Access::Read, Access::Write] {

@@ -14,8 +14,8 @@ use engine::{
     storage::{DocumentMeta, Fault, ReadWhat, WriteAction},
 };
 use world::{
-    Client, Dice, Request, World, document, frame, in_step, message_of, settings, sync_frame, talk,
-    write,
+    Client, Dice, Request, World, document, frame, in_step, message_of, noise, settings,
+    sync_frame, talk, write, write_noise,
 };
 
 fn announcing() -> Settings {
@@ -389,13 +389,7 @@ fn who_has_left_a_document_is_not_sent_what_was_being_read_for_it_before() {
         let [mut writer, device] = in_step(&mut world);
         let connection = device.connection.unwrap();
         world.input(Input::Congested { connection });
-        let mut dice = Dice(1);
-        for _ in 0..4 {
-            let value: String = (0..6_250)
-                .map(|_| format!("{:016x}", dice.roll()))
-                .collect();
-            write(&mut world, &mut writer, &value);
-        }
+        write_noise(&mut world, &mut writer, 4, 100_000);
         world.input(Input::Drained { connection });
         assert_eq!(world.asked.len(), 1, "its answer is being read");
         world.frame(
@@ -519,9 +513,7 @@ fn after_a_restart_too_no_more_is_read_for_a_peer_than_may_be() {
     for restarted in [false, true] {
         let mut world = World::new(settings());
         let mut dice = Dice(1);
-        let value: String = (0..(1 << 17))
-            .map(|_| format!("{:016x}", dice.roll()))
-            .collect();
+        let value = noise(&mut dice, 2 << 20);
         for n in 0..DOCUMENTS {
             let mut writer = Client::new("writer", document(n));
             writer.edit("new");

@@ -8,7 +8,7 @@
 mod world;
 
 use engine::{Access, Input, WorkOutcome, limits::JOBS_MAX};
-use world::{Client, Dice, World, document, message_of, settings, sync_frame, talk, write};
+use world::{Client, Dice, World, document, message_of, noise, settings, sync_frame, talk, write};
 
 /// Documents of which as many are to be compacted as may be with the worker, which have been asked for.
 fn compacting(world: &mut World) -> Vec<Client> {
@@ -23,7 +23,7 @@ fn compacting(world: &mut World) -> Vec<Client> {
     world.pass_ms(300);
     let mut dice = Dice(1);
     for writer in &mut writers {
-        let text: String = (0..200).map(|_| format!("{:016x}", dice.roll())).collect();
+        let text = noise(&mut dice, 3_200);
         // the first edit after the first message goes as a whole document, too
         write(world, writer, "two");
         write(world, writer, &text);

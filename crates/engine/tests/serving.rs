@@ -15,19 +15,13 @@ use automerge::{
 use bytes::Bytes;
 use engine::{Access, Announce, ChangeHash, Input, Settings, storage::Fault};
 use world::{
-    Client, Dice, Received, World, document, frame, in_step, message_of, ours, remote_heads_frame,
-    settings, sync_frame, talk, watch_frame, write,
+    Client, Received, World, document, frame, in_step, message_of, ours, remote_heads_frame,
+    settings, sync_frame, talk, watch_frame, write, write_noise,
 };
 
 /// Three megabytes that do not deflate; more than one message brings, too.
 fn write_more_than_is_kept_in_memory(world: &mut World, writer: &mut Client) {
-    let mut dice = Dice(1);
-    for _ in 0..30 {
-        let value: String = (0..6_250)
-            .map(|_| format!("{:016x}", dice.roll()))
-            .collect();
-        write(world, writer, &value);
-    }
+    write_noise(world, writer, 30, 100_000);
 }
 
 fn changes(received: &Received) -> Vec<u8> {
@@ -659,13 +653,7 @@ fn what_is_asked_for_and_longer_than_a_message_comes_in_several() {
     let mut world = World::new(settings());
     let [mut writer, reader] = in_step(&mut world);
     let before = writer.doc.get_heads();
-    let mut dice = Dice(1);
-    for _ in 0..30 {
-        let value: String = (0..6_250)
-            .map(|_| format!("{:016x}", dice.roll()))
-            .collect();
-        write(&mut world, &mut writer, &value);
-    }
+    write_more_than_is_kept_in_memory(&mut world, &mut writer);
     let connection = reader.connection.unwrap();
     let heads = writer.heads();
     // in step again, and asks once more for what it was sent

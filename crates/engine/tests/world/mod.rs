@@ -402,6 +402,21 @@ pub fn write(world: &mut World, writer: &mut Client, value: &str) {
     talk(world, std::slice::from_mut(writer));
 }
 
+/// So many edits of so many characters each, see [`noise`].
+pub fn write_noise(world: &mut World, writer: &mut Client, edits: usize, characters: usize) {
+    let mut dice = Dice(1);
+    for _ in 0..edits {
+        write(world, writer, &noise(&mut dice, characters));
+    }
+}
+
+/// Text of so many characters that deflates to half of them, and to no less.
+pub fn noise(dice: &mut Dice, characters: usize) -> String {
+    (0..characters / 16)
+        .map(|_| format!("{:016x}", dice.roll()))
+        .collect()
+}
+
 pub fn document(n: u8) -> DocumentId {
     DocumentId::from_bytes([n; 16])
 }
