@@ -391,14 +391,14 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         // besides what others change, time passes: every second is soon enough
         if now.is_some() && now == seen && !look.is_multiple_of(4) {
             // what cannot be looked at is said when all are
-            close_ended(&app, newcomers).ok();
+            pass_on_access(&app, newcomers).ok();
             continue;
         }
         seen = now;
         let in_use = app.hub.in_use();
         app.door
             .keep(in_use.iter().map(|(session, _)| session.clone()));
-        let looked = counter.and(close_ended(&app, in_use));
+        let looked = counter.and(pass_on_access(&app, in_use));
         let before = app.door.reading.is(looked.is_ok());
         match looked {
             Err(problem) if before => error!("cannot look what sessions may do: {problem}"),
@@ -410,7 +410,7 @@ async fn watch_sessions(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 
 /// Closes the sockets of those of these sessions that have ended, and sees to it that the others may do in these groups
 /// what they may now.
-fn close_ended(app: &App, sessions: BTreeSet<(SessionId, Group)>) -> Result<(), AccountError> {
+fn pass_on_access(app: &App, sessions: BTreeSet<(SessionId, Group)>) -> Result<(), AccountError> {
     let mut looked = Ok(());
     for (session, group) in sessions {
         match app.door.access(&session, &group) {

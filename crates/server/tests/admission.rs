@@ -35,7 +35,7 @@ fn with_part(token: &str, part: usize, change: impl FnOnce(String) -> String) ->
 }
 
 /// Less than the time after which uses are written down, of whatever session.
-const ENDS_SOON: Duration = Duration::from_secs(20);
+const NOTED_WITHIN: Duration = Duration::from_secs(20);
 
 async fn session_ids(server: &Server) -> Vec<String> {
     let listed = server.cli(&["token", "ls", "--json"]).await.json();
@@ -256,7 +256,7 @@ async fn a_session_that_is_used_in_its_last_seconds_goes_on() {
             client.edit(&mut note, &edit).await;
         }
     };
-    within(ENDS_SOON, "its use to be written down", noted).await;
+    within(NOTED_WITHIN, "its use to be written down", noted).await;
 }
 
 #[tokio::test]
